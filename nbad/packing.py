@@ -1,0 +1,123 @@
+"""Leaves that have a gradient, and how they are packed into a vector.
+
+Owns `ravel` and the dtypes that can be differentiated. Must not know traced values: the inverse of `ravel`
+uses only operations that carry derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nbad.errors import InputTypeError
+from nbad.tree import assemble, path_text, paths, take_apart
+
+__all__ = ["check_differentiable", "ravel"]
+
+_DIFFERENTIABLE = frozenset(map(np.dtype, ("f4", "f8", "c8", "c16")))
+
+
+def check_differentiable(argument: str, value: Any) -> None:
+    """Refuse a leaf that has no gradient.
+
+    Parameters
+    ----------
+    argument : str
+        What the user calls it.
+    value : Any
+        A leaf.
+
+    Raises
+    ------
+    InputTypeError
+        Unless it is a Python float or complex number, or an array or NumPy number of dtype float32, float64,
+        complex64 or complex128 (in any byte order) that is neither masked nor a matrix.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        plain = not isinstance(value, np.ma.MaskedArray | np.matrix) and value.dtype.names is None
+        # newbyteorder: big-endian data is read like any other
+        if plain and value.dtype.newbyteorder("=") in _DIFFERENTIABLE:
+            return
+    elif type(value) in (float, complex):
+        return
+    raise InputTypeError.of(argument, value)
+
+
+def ravel(tree: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
+    """Pack all leaves into one vector, for optimisers that know only vectors.
+
+    Parameters
+    ----------
+    tree : Any
+        A container of floating-point or complex arrays and numbers, or one of these.
+
+    Returns
+    -------
+    vector : ndarray of float64, shape (n,)
+        The leaves from left to right, each in C order; a complex number takes two places, real part first.
+    unravel : callable
+        ``unravel(vector)`` makes a container of the same structure, shapes and dtypes from a vector of length
+        n. It copies. It may be used inside a function that is differentiated.
+
+    Raises
+    ------
+    InputTypeError
+        If a leaf is not a floating-point or complex number or array, or not of a supported dtype.
+
+    Notes
+    -----
+    float32 and complex64 pass through float64 without loss. Packing a gradient gives the gradient with
+    respect to the packed vector, also for complex leaves.
+
+    Examples
+    --------
+    >>> vector, unravel = ravel({"w": np.array([[1.0, 2.0]]), "z": 3.0 + 4.0j})
+    >>> vector
+    array([1., 2., 3., 4.])
+    >>> unravel(2 * vector)
+    {'w': array([[2., 4.]]), 'z': (6+8j)}
+    """
+    tokens, found = take_apart(tree)
+    for path, leaf in zip(paths(tree), found, strict=True):
+        check_differentiable(path_text("ravel(tree): tree", path), leaf)
+    widths = [np.size(leaf) * (2 if np.iscomplexobj(leaf) else 1) for leaf in found]
+    stops = np.cumsum([0, *widths]).tolist()
+    vector = np.empty(stops[-1])
+    for leaf, start, stop in zip(found, stops[:-1], stops[1:], strict=True):
+        wide = np.complex128 if np.iscomplexobj(leaf) else np.float64
+        vector[start:stop] = np.array(leaf, dtype=wide, order="C").reshape(-1).view(np.float64)
+    # What unravel keeps: no leaf, only how each one looks.
+    looks = [(type(leaf), np.shape(leaf), np.asarray(leaf).dtype) for leaf in found]
+    spans = list(zip(looks, stops[:-1], stops[1:], strict=True))
+    total = stops[-1]
+
+    def unravel(vector: Any) -> Any:
+        if not hasattr(vector, "shape"):
+            vector = np.asarray(vector, dtype=np.float64)
+        if tuple(vector.shape) != (total,):
+            raise ValueError(f"unravel needs a vector of shape ({total},), not {tuple(vector.shape)}")
+        unpack = _unpack if isinstance(vector, np.ndarray) else _unpack_traced
+        return assemble(tokens, [unpack(vector[start:stop], *look) for look, start, stop in spans])
+
+    return vector, unravel
+
+
+def _unpack(part: np.ndarray, cls: type, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Make one leaf from its stretch of a plain vector."""
+    # The view keeps signed zeros and infinities apart, which re + 1j * im does not.
+    part = part.astype(np.float64)
+    array = (part.view(np.complex128) if dtype.kind == "c" else part).astype(dtype).reshape(shape)
+    if cls is float or cls is complex:
+        return array.item()
+    return array[()] if issubclass(cls, np.generic) else array
+
+
+def _unpack_traced(part: Any, cls: type, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Make one leaf by operations that carry derivatives."""
+    if dtype.kind == "c":
+        part = part.reshape((-1, 2))
+        part = part[:, 0] + 1j * part[:, 1]
+    part = part.reshape(shape)
+    return part if dtype in (np.float64, np.complex128) else part.astype(dtype)
