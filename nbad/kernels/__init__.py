@@ -1,0 +1,1 @@
+"""Compiled kernels: called by address from the jitted loops, compiled on demand."""
