@@ -174,7 +174,7 @@ def test_functions_without_a_signature() -> None:
         ("z", "no argument 'z'.*\n.*Existing names: params, x, bias, scale"),
         ("z.psf", "no argument 'z'"),
         ("params.z", "no 'z' in params \\(dict\\).*\n.*Existing keys in params: psf, layers"),
-        ("params.layers.2", "no 2 in params.layers \\(list\\)"),
+        ("params.layers.2", "no '2' in params.layers \\(list\\)"),
         ("params.layers.w", "no 'w' in params.layers \\(list\\).*\n.*: 0, 1"),
         ("params..psf", "no '' in params"),
         ("x.real", "x is a leaf \\(float\\)"),
