@@ -173,7 +173,7 @@ def cfunc(signature: Any, /, **options: Any) -> Callable[[Callable[..., Any]], A
     cached = options.pop("cache", True)
 
     def decorate(function: Callable[..., Any]) -> Any:
-        callback = ccallback.CFunc(
+        callback: Any = ccallback.CFunc(
             function, args, locals={}, options={"error_model": "numpy", "nopython": True, **options}
         )
         if cached:
