@@ -21,9 +21,13 @@ def main(result_json: str, workdir: str, tox_status: str) -> int:
     passed = failed = skipped = 0
     versions = set()
     for name, result in results.items():
+        if "result" not in result:
+            continue  # not asked for, or the environment that builds the package
+        if result["result"].get("skipped", False):
+            print(f"{name:12} skipped (interpreter not found)")
+            continue
         codes = [run["retcode"] for run in result.get("test", [])]
-        ran = bool(codes) or "result" in result
-        succeeded = result.get("result", {}).get("success", False) and not any(codes)
+        succeeded = result["result"].get("success", False) and not any(codes)
         tests = bad = 0
         report = Path(workdir) / name / "junit.xml"
         if report.exists():
@@ -33,8 +37,8 @@ def main(result_json: str, workdir: str, tox_status: str) -> int:
                 tests, bad = tests + count, bad + broken
                 passed, skipped = passed + count - broken - off, skipped + off
         # An environment that fails without a failing test (lint, types, the demonstration) counts as one.
-        failed += bad if succeeded or bad else int(ran)
-        state = "ok" if succeeded else "FAILED" if ran else "skipped"
+        failed += bad or int(not succeeded)
+        state = "ok" if succeeded else "FAILED"
         print(f"{name:12} {state:8} {tests or '':>6} {'tests' if tests else ''}".rstrip())
         if re.fullmatch(r"py3\d+", name) and succeeded and tests:
             versions.add(name)
