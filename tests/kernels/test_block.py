@@ -170,8 +170,13 @@ def check_complex(kernel: block.Kernel, code: int) -> None:
         unit = np.spacing(np.clip(size, np.finfo(dtype).tiny, np.finfo(dtype).max).astype(got.real.dtype))
         assert (np.abs(got.astype(np.clongdouble) - exact) / unit)[finite].max() <= 4
         assert finite.sum() >= 1000
+        special = ~finite
+        if kernel.name == "arccosh":  # the imaginary part is pi / 2 in C99, nan in C17
+            special &= ~((operands[0].real == 0) & np.isnan(operands[0].imag))
+        # Beside a nan the sign of an infinity is left open by C99, and NumPy's releases differ.
+        signed = ~np.isnan(want)
         for g, w in ((got.real, want.real), (got.imag, want.imag)):
-            g, w = g[~finite], w[~finite]
+            g, w = np.where(signed, g, np.abs(g))[special], np.where(signed, w, np.abs(w))[special]
             np.testing.assert_array_equal(np.isnan(g), np.isnan(w))
             np.testing.assert_allclose(g, w, rtol=1e-5 if code == block.C8 else 1e-13, atol=0)
 
