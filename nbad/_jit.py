@@ -25,17 +25,18 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _hash_sources() -> str:
-    """Hash the sources of this module and of the kernels, in an order that does not depend on the disk."""
+    """Hash the sources of all modules that hold jitted code, in an order that does not depend on the disk."""
     here = pathlib.Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [pathlib.Path(__file__), *sorted(here.glob("kernels/*.py"))]:
+    loops = [path for path in sorted(here.glob("*.py")) if b"from nbad._jit import" in path.read_bytes()]
+    for path in [pathlib.Path(__file__), *sorted(here.glob("kernels/*.py")), *loops]:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
 SOURCE_HASH: str = _hash_sources()
-"""Twelve hexadecimal digits over the sources of this module and of `nbad.kernels`."""
+"""Twelve hexadecimal digits over the sources of all modules that hold jitted code."""
 
 
 class _KeyedCacheFile(caching.IndexDataCacheFile):  # type: ignore[misc]  # numba has no annotations
@@ -223,7 +224,7 @@ def call_scalar(context: Any, builder: Any, function: Callable[..., Any], signat
     -----
     Division follows NumPy (``x / 0`` is inf); numba does not hand that option down by itself.
     """
-    flags: Any = compiler.Flags()  # type: ignore[no-untyped-call]  # no annotations
+    flags: Any = compiler.Flags()
     flags.error_model = "numpy"
     compiled = context.compile_subroutine(builder, function, signature, flags=flags)
     return context.call_internal(builder, compiled.fndesc, signature, args)
