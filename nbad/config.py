@@ -1,0 +1,57 @@
+"""Settings of the running process.
+
+Owns the values only; whoever is concerned reads them here when it runs.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_lock = threading.Lock()
+
+
+@dataclass(slots=True)
+class Settings:
+    """What `config` can set.
+
+    Attributes
+    ----------
+    mutation_check : bool
+        Hash kept arrays that the caller can reach, when they are kept and when they are read.
+    instruction_set : str or None
+        "scalar", "avx2" or "avx512" for the block kernels; None takes the best that the machine has.
+    memory_limit : int or None
+        Bytes of idle memory that may wait for reuse; None for the default.
+    """
+
+    mutation_check: bool = True
+    instruction_set: str | None = None
+    memory_limit: int | None = None
+
+
+SETTINGS = Settings()
+
+
+def change(**changes: Any) -> contextlib.AbstractContextManager[Settings]:
+    """Change settings at once; as a context manager, put them back at its end."""
+    with _lock:
+        before = {}
+        for name, value in changes.items():
+            if name not in Settings.__slots__:
+                raise TypeError(f"config has no setting {name!r}; it has {', '.join(Settings.__slots__)}")
+            before[name] = getattr(SETTINGS, name)
+        for name, value in changes.items():
+            setattr(SETTINGS, name, value)
+    return _restoring(before)
+
+
+@contextlib.contextmanager
+def _restoring(before: dict[str, Any]) -> Iterator[Settings]:
+    try:
+        yield SETTINGS
+    finally:
+        with _lock:
+            for name, value in before.items():
+                setattr(SETTINGS, name, value)

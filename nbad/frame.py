@@ -1,0 +1,177 @@
+"""The frame: how jitted loops see the arrays of a sweep.
+
+A numba call with forty array arguments costs microseconds; a call with one array of (address, length) pairs does not. Owns the
+order of these pairs and the jitted views. Whoever fills a frame keeps the arrays alive.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import config as numba_config
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
+
+from nbad._jit import jit
+
+#: Tape, activity, cotangents, tables, work arrays: name -> position in the frame.
+NAMES = (
+    "op",
+    "edge_start",
+    "edge_slot",
+    "out_start",
+    "aval",
+    "ref",
+    "scalar",
+    "aval_dtype",
+    "aval_ndim",
+    "aval_size",
+    "aval_start",
+    "aval_shape",
+    "needs",
+    "cot_address",
+    "cot_kind",
+    "register_of",
+    "value_of",
+    "state",
+    "start",
+    "length",
+    "result",
+    "code",
+    "constants",
+    "kernels",
+    "native",
+    "outputs",
+    "counts",
+    "converted",
+    "rows",
+    "v_kind",
+    "v_address",
+    "v_last",
+    "v_place",
+    "v_slot",
+    "numbers",
+    "loads",
+    "touched",
+    "seen",
+    "outs",
+    "released",
+    "info",
+    "free",
+    "visited",
+)
+AT = {name: 2 * i for i, name in enumerate(NAMES)}
+AT_NEEDS = AT["needs"]
+
+# What `info` holds.
+(
+    ROWS,  # instructions of the planned run
+    REGISTERS,  # virtual registers
+    LOADS,  # strided loads
+    OUTS,  # results that leave the run
+    SUMS,  # results that are sums over the run
+    TEMPS,  # results that the host must still reduce or cast
+    BOTTOM,  # first node below the run
+    DTYPE,  # dtype code of the run
+    AVAL,  # (dtype, shape) of its iteration space
+    SIZE,  # its number of elements
+    PLACES,  # scratch registers
+    BLOCK,  # elements of a block
+    RELEASED,  # cotangents of Python that the run was the last to read
+    CONVERTED,  # entries in `converted`
+    ARENA,  # next free address of the arena
+    ARENA_END,
+    NEED_A,  # what is missing: op or kernel or slot
+    NEED_B,  # its dtype code, or bytes
+    SCRATCH,  # address of the scratch block used by small runs
+    SCRATCH_BYTES,
+    PARTIALS,  # address of the block sums, one row a block
+) = range(21)
+INFO_SIZE = 21
+
+# What an entry of `outs` says: (mode, slot, register, address).
+FULL, SAME, PASS, SUM, TEMP = range(5)
+OUT_WIDTH = 4
+
+# Where the cotangent of a slot is.
+NO_COTANGENT, AT_ADDRESS, SPREAD, IN_OBJECT = range(4)
+
+# What a virtual register is.
+SCRATCH_REGISTER, MEMORY, NUMBER, LOADED = range(4)
+
+LOAD_WIDTH = 34
+#: Instructions of one run at the most; a longer stretch is cut, its cotangents pass through memory.
+ROW_LIMIT = 2048
+ROW_MARGIN = 192
+REGISTER_LIMIT = 4 * (ROW_LIMIT + ROW_MARGIN)
+#: Kernel number of a strided load.
+LOAD = -1
+
+
+def _view(frame: Any, at: Any, dtype: Any) -> Any:
+    """Return signature and code of a view: a pointer, or under NUMBA_BOUNDSCHECK an array whose indices are checked.
+
+    A pointer is a fraction of the code of an array (no reference counts), which halves the time to compile the loops.
+    """
+    checked = bool(numba_config.BOUNDSCHECK)
+    kind = types.Array(dtype, 1, "C") if checked else types.CPointer(dtype)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pairs = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        address = builder.load(builder.gep(pairs, [args[1]]))
+        pointer = builder.inttoptr(address, context.get_data_type(dtype).as_pointer())
+        if not checked:
+            return pointer
+        length = builder.load(builder.gep(pairs, [builder.add(args[1], args[1].type(1))]))
+        itemsize = context.get_constant(types.intp, dtype.bitwidth // 8)
+        array = make_array(kind)(context, builder)
+        populate_array(array, pointer, [length], [itemsize], itemsize, meminfo=None)
+        return array._getvalue()
+
+    return kind(types.int64, types.int64), codegen
+
+
+@intrinsic
+def view_i8(typing_context: Any, frame: Any, at: Any) -> Any:
+    """View an int64 array of the frame."""
+    return _view(frame, at, types.int64)
+
+
+@intrinsic
+def view_i4(typing_context: Any, frame: Any, at: Any) -> Any:
+    """View an int32 array of the frame."""
+    return _view(frame, at, types.int32)
+
+
+@intrinsic
+def view_i2(typing_context: Any, frame: Any, at: Any) -> Any:
+    """View a uint16 array of the frame."""
+    return _view(frame, at, types.uint16)
+
+
+@intrinsic
+def view_i1(typing_context: Any, frame: Any, at: Any) -> Any:
+    """View a uint8 array of the frame."""
+    return _view(frame, at, types.uint8)
+
+
+@intrinsic
+def view_f8(typing_context: Any, frame: Any, at: Any) -> Any:
+    """View a float64 array of the frame."""
+    return _view(frame, at, types.float64)
+
+
+def point(frame: np.ndarray, name: str, array: np.ndarray) -> None:
+    """Enter `array` into `frame`; the caller keeps it alive."""
+    at = AT[name]
+    frame[at] = array.ctypes.data
+    frame[at + 1] = array.size
+
+
+@jit("boolean(int64, int64)")
+def needed(frame, edge):  # type: ignore[no-untyped-def]
+    """Return the bit of `edge` in the needs-gradient bitmask."""
+    words = view_i8(frame, AT_NEEDS)
+    return (words[edge >> 6] >> (edge & 63)) & 1 == 1
+

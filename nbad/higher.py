@@ -1,0 +1,79 @@
+"""The sweep of a nested transformation: rules run on traced values, in Python, over the same tape and the same needs.
+
+Owns nothing but this walk. It is used when an outer transformation is watching, so that the sweep itself is recorded; a
+tape of plain ndarrays never comes here.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from nbad.report import current
+from nbad.activity import Activity
+from nbad.engine import sum_to
+from nbad.errors import where
+from nbad.pulling import pull_node
+from nbad.table import TABLE
+from nbad.tape import Frozen
+from nbad.trace import cast, is_traced
+
+
+def sweep_traced(frozen: Frozen, activity: Activity, seeds: dict[int, Any], wanted: Iterable[int]) -> list[Any]:
+    """Return the cotangents of the slots `wanted`; values and seeds may be traced by an outer transformation.
+
+    Parameters
+    ----------
+    frozen : Frozen
+        The tape.
+    activity : Activity
+        Its needs.
+    seeds : dict of int to ndarray or Traced
+        Cotangents of output slots.
+    wanted : iterable of int
+        Slots asked for.
+    """
+    cotangents: dict[int, Any] = dict(seeds)
+    run: Counter[tuple[str, str]] = Counter()
+    for node in range(frozen.nodes - 1, -1, -1):
+        asked = activity.asked(frozen, node)
+        if not asked:
+            continue
+        op = TABLE[frozen.op[node]]
+        out = int(frozen.out_start[node])
+        members = [cotangents.pop(out + i, None) for i in range(op.outputs)]
+        if all(g is None for g in members):
+            continue
+        edges = frozen.edges(node)
+        g = tuple(members) if op.outputs > 1 else members[0]
+        for k, value in pull_node(op, frozen, node, g, asked, edges, traced=True):
+            operand = op.operands[0 if op.variadic else k]
+            run[op.name, operand] += 1
+            if value is None:
+                continue
+            slot = edges[k]
+            value = _fitted(frozen, slot, value, op.name, operand, node)
+            cotangents[slot] = value if slot not in cotangents else cotangents[slot] + value
+    for listener in current():
+        listener.rules_run.update(run)
+    return [_finished(frozen, slot, cotangents.get(slot)) for slot in wanted]
+
+
+def _fitted(frozen: Frozen, slot: int, value: Any, op: str, operand: str, node: int) -> Any:
+    """Return a rule's result with the shape and dtype of its slot."""
+    line = int(frozen.tape.line[node])
+    value = sum_to(value, frozen.shape(slot), op, operand, lambda: where(*frozen.tape.position(line)))
+    dtype = frozen.dtype(slot)
+    found = value.dtype if hasattr(value, "dtype") else np.result_type(value)
+    if found != dtype:
+        if dtype.kind == "f" and found.kind == "c":
+            value = np.real(value)
+        value = cast(value, dtype)
+    return value
+
+
+def _finished(frozen: Frozen, slot: int, value: Any) -> Any:
+    if value is None:
+        return np.zeros(frozen.shape(slot), frozen.dtype(slot))
+    return value if is_traced(value) else np.array(value)

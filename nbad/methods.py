@@ -1,0 +1,220 @@
+"""The attributes and methods that a traced value shares with ndarray.
+
+Owns spelling only: each method calls the NumPy function of the same name, which comes back through NumPy's protocols.
+"""
+
+import operator
+import os
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from nbad.errors import DetachError, where
+from nbad.table import BINDINGS
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def user_frame() -> FrameType | None:
+    """Return the innermost frame of the running call that is not nbad's own."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return frame
+
+
+def user_line() -> str | None:
+    """Return the source line of the user's code that is running, as ``file:line: code``."""
+    frame = user_frame()
+    return None if frame is None else where(frame.f_code.co_filename, frame.f_lineno)
+
+
+def _detached(action: str) -> DetachError:
+    return DetachError.of(action, at=user_line())
+
+
+class ArrayMethods:
+    """Mixin with ndarray's attributes and methods; the class that uses it has `_value`."""
+
+    __slots__ = ()
+    _value: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the value."""
+        found: tuple[int, ...] = np.shape(self._value) if isinstance(self._value, (int, float, complex)) else self._value.shape
+        return found
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the value."""
+        value = self._value
+        return np.result_type(type(value)) if type(value) in (int, float, complex) else value.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def T(self) -> Any:  # noqa: N802 - ndarray's own name
+        """The transposed array."""
+        return np.transpose(self)  # type: ignore[call-overload]
+
+    @property
+    def mT(self) -> Any:  # noqa: N802 - ndarray's own name
+        """The array with its last two axes exchanged."""
+        return np.swapaxes(self, -1, -2)  # type: ignore[call-overload]
+
+    @property
+    def real(self) -> Any:
+        """The real part."""
+        return np.real(self)  # type: ignore[call-overload]
+
+    @property
+    def imag(self) -> Any:
+        """The imaginary part."""
+        return np.imag(self)  # type: ignore[call-overload]
+
+    @property
+    def flat(self) -> Any:
+        """An iterator over the elements, traced, in C order."""
+        return iter(np.ravel(self))  # type: ignore[call-overload]
+
+    def __len__(self) -> int:
+        """Return the length of the first axis."""
+        shape = self.shape
+        if not shape:
+            raise TypeError("len() of unsized object")
+        return shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the first axis, giving traced values."""
+        if not self.shape:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the elements at `index`, as NumPy does (basic and advanced indexing)."""
+        return BINDINGS[operator.getitem](self, index)
+
+    def __bool__(self) -> bool:
+        """Return the truth of the value (Python control flow on values is free)."""
+        return bool(self._value)
+
+    def __contains__(self, item: Any) -> bool:
+        """Return whether any element equals `item`."""
+        return bool(np.any(np.equal(self, item)))  # type: ignore[call-overload]
+
+    def __copy__(self) -> Any:
+        """Return a copy that carries the derivative."""
+        return np.copy(self)  # type: ignore[call-overload]
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        """Return a copy that carries the derivative."""
+        return np.copy(self)  # type: ignore[call-overload]
+
+    # What would silently drop the derivative raises instead.
+    def __float__(self) -> float:
+        """Refuse: the result would carry no derivative."""
+        raise _detached("float()")
+
+    def __int__(self) -> int:
+        """Refuse: the result would carry no derivative."""
+        raise _detached("int()")
+
+    def __complex__(self) -> complex:
+        """Refuse: the result would carry no derivative."""
+        raise _detached("complex()")
+
+    def __index__(self) -> int:
+        """Refuse: a value that carries a derivative is no index."""
+        raise _detached("an index")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: the result would carry no derivative."""
+        raise _detached("np.asarray(), np.array() or a store into a plain ndarray")
+
+    def item(self, *args: Any) -> Any:
+        """Refuse: the result would carry no derivative."""
+        raise _detached(".item()")
+
+    def tolist(self) -> Any:
+        """Refuse: the result would carry no derivative."""
+        raise _detached(".tolist()")
+
+    def tobytes(self, *args: Any) -> Any:
+        """Refuse: the result would carry no derivative."""
+        raise _detached(".tobytes()")
+
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the array cast to `dtype`; to an integer or boolean dtype it becomes a plain array."""
+        return BINDINGS[np.ndarray.astype](self, dtype, *args, **kwargs)
+
+    def copy(self, order: Any = "C") -> Any:
+        """Return a copy."""
+        return np.copy(self)  # type: ignore[call-overload]
+
+    def reshape(self, *shape: Any, **kwargs: Any) -> Any:
+        """Return the array with another shape."""
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)  # type: ignore[call-overload]
+
+    def transpose(self, *axes: Any) -> Any:
+        """Return the array with its axes permuted."""
+        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else (axes or None)
+        return np.transpose(self, order)  # type: ignore[call-overload]
+
+    def flatten(self, order: Any = "C") -> Any:
+        """Return the elements as one dimension."""
+        return np.ravel(self, order)  # type: ignore[call-overload]
+
+
+def _forwarding(name: str, function: Any) -> Any:
+    """Return a method that calls NumPy's `function` with the array first."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(self, *args, **kwargs)
+
+    method.__name__ = name
+    method.__qualname__ = f"ArrayMethods.{name}"
+    method.__doc__ = f"Return ``np.{function.__name__}`` of the array."
+    return method
+
+
+for _name in (
+    "all any argmax argmin argpartition argsort clip compress cumprod cumsum diagonal dot max mean min nonzero "
+    "prod ravel repeat round searchsorted squeeze std sum swapaxes take trace var"
+).split():
+    setattr(ArrayMethods, _name, _forwarding(_name, getattr(np, _name)))
+ArrayMethods.conj = ArrayMethods.conjugate = _forwarding("conj", np.conjugate)  # type: ignore[attr-defined]
+
+
+def _refused(name: str) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise _detached(f".{name}()")
+
+    method.__name__ = name
+    method.__doc__ = "Refuse: it writes in place or drops the derivative."
+    return method
+
+
+for _name in ("fill", "put", "itemset", "sort", "partition", "resize", "byteswap", "view", "tofile", "dump", "dumps", "choose"):
+    setattr(ArrayMethods, _name, _refused(_name))

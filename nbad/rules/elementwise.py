@@ -1,0 +1,447 @@
+"""Elementwise functions.
+
+Owns the rows of NumPy's differentiable ufuncs and of `where` and `clip`. A pullback is the adjoint of the derivative under the real inner
+product Re(conj(a) b), hence the conj. Choices at kinks stand beside the rule and in the table of the docs.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from nbad.table import BINDINGS, binds, constant, elementwise, operation
+from nbad.trace import apply, cast, install_operators, is_traced, operand, plain
+
+LN2 = float(np.log(2.0))
+LN10 = float(np.log(10.0))
+
+
+# Arithmetic ---------------------------------------------------------------------------------------
+def pass_on(g):
+    return g
+
+
+def negate(g):
+    return -g
+
+
+def multiply_a(g, b):
+    return g * np.conj(b)
+
+
+def multiply_b(g, a):
+    return g * np.conj(a)
+
+
+def divide_a(g, b):
+    return g / np.conj(b)
+
+
+def divide_b(g, b, y):
+    return -g * np.conj(y / b)
+
+
+def conjugate_x(g):
+    return np.conj(g)
+
+
+def square_x(g, x):
+    return 2 * g * np.conj(x)
+
+
+def reciprocal_x(g, y):
+    return -g * np.conj(y * y)
+
+
+def sqrt_x(g, y):  # infinite at 0, as the one-sided derivative
+    return 0.5 * g / np.conj(y)
+
+
+def cbrt_x(g, y):
+    return g / (3 * y * y)
+
+
+def power_a(g, a, b):  # 0 where b is 0, also at a = 0
+    return g * np.conj(np.where(b == 0, 0, b * a ** np.where(b == 0, 1, b - 1)))
+
+
+def power_b(g, a, y):  # 0 at a = 0; nan for negative real a
+    return g * np.conj(y * np.log(np.where(a == 0, 1, a)))
+
+
+def remainder_b(g, a, b):
+    return -g * np.floor(a / b)
+
+
+def fmod_b(g, a, b):
+    return -g * np.trunc(a / b)
+
+
+# Exponentials and logarithms ----------------------------------------------------------------------
+def exp_x(g, y):
+    return g * np.conj(y)
+
+
+def exp2_x(g, y):
+    return g * np.conj(y) * LN2
+
+
+def expm1_x(g, y):
+    return g * np.conj(y + 1)
+
+
+def log_x(g, x):
+    return g / np.conj(x)
+
+
+def log2_x(g, x):
+    return g / (np.conj(x) * LN2)
+
+
+def log10_x(g, x):
+    return g / (np.conj(x) * LN10)
+
+
+def log1p_x(g, x):
+    return g / np.conj(1 + x)
+
+
+def logaddexp_a(g, a, y):  # where both are -inf: 1 for both
+    return g * np.exp(np.where(a == y, 0, a - y))
+
+
+def logaddexp_b(g, b, y):
+    return g * np.exp(np.where(b == y, 0, b - y))
+
+
+def logaddexp2_a(g, a, y):
+    return g * np.exp2(np.where(a == y, 0, a - y))
+
+
+def logaddexp2_b(g, b, y):
+    return g * np.exp2(np.where(b == y, 0, b - y))
+
+
+# Trigonometric and hyperbolic functions -----------------------------------------------------------
+def sin_x(g, x):
+    return g * np.conj(np.cos(x))
+
+
+def cos_x(g, x):
+    return -g * np.conj(np.sin(x))
+
+
+def tan_x(g, y):
+    return g * np.conj(1 + y * y)
+
+
+def arcsin_x(g, x):
+    return g / np.conj(np.sqrt(1 - x * x))
+
+
+def arccos_x(g, x):
+    return -g / np.conj(np.sqrt(1 - x * x))
+
+
+def arctan_x(g, x):
+    return g / np.conj(1 + x * x)
+
+
+def sinh_x(g, x):
+    return g * np.conj(np.cosh(x))
+
+
+def cosh_x(g, x):
+    return g * np.conj(np.sinh(x))
+
+
+def tanh_x(g, y):
+    return g * np.conj(1 - y * y)
+
+
+def arcsinh_x(g, x):
+    return g / np.conj(np.sqrt(1 + x * x))
+
+
+def arccosh_x(g, x):
+    # The product of roots, not the root of the product: it has NumPy's branch for complex x.
+    return g / np.conj(np.sqrt(x - 1) * np.sqrt(x + 1))
+
+
+def arctanh_x(g, x):
+    return g / np.conj(1 - x * x)
+
+
+def arctan2_a(g, a, b):  # 0 at the origin
+    return g * b / np.where((a == 0) & (b == 0), 1, a * a + b * b)
+
+
+def arctan2_b(g, a, b):
+    return -g * a / np.where((a == 0) & (b == 0), 1, a * a + b * b)
+
+
+def hypot_a(g, a, y):  # 0 at the origin
+    return g * a / np.where(y == 0, 1, y)
+
+
+def hypot_b(g, b, y):
+    return g * b / np.where(y == 0, 1, y)
+
+
+def degrees_x(g):
+    return g * (180.0 / np.pi)
+
+
+def radians_x(g):
+    return g * (np.pi / 180.0)
+
+
+# Functions with kinks -----------------------------------------------------------------------------
+def absolute_x(g, x):  # 0 at 0
+    return g * np.sign(x)
+
+
+def complex_absolute_x(g, x, y):  # 0 at 0
+    return g * x / np.where(y == 0, 1, y)
+
+
+def maximum_a(g, a, b):  # ties share the cotangent equally
+    return np.where(a > b, g, np.where(a == b, 0.5 * g, 0))
+
+
+def maximum_b(g, a, b):
+    return np.where(b > a, g, np.where(a == b, 0.5 * g, 0))
+
+
+def minimum_a(g, a, b):
+    return np.where(a < b, g, np.where(a == b, 0.5 * g, 0))
+
+
+def minimum_b(g, a, b):
+    return np.where(b < a, g, np.where(a == b, 0.5 * g, 0))
+
+
+def fmax_a(g, a, b):  # a nan loses against a number
+    return np.where((a > b) | np.isnan(b), g, np.where(a == b, 0.5 * g, 0))
+
+
+def fmax_b(g, a, b):
+    return np.where((b > a) | np.isnan(a), g, np.where(a == b, 0.5 * g, 0))
+
+
+def fmin_a(g, a, b):
+    return np.where((a < b) | np.isnan(b), g, np.where(a == b, 0.5 * g, 0))
+
+
+def fmin_b(g, a, b):
+    return np.where((b < a) | np.isnan(a), g, np.where(a == b, 0.5 * g, 0))
+
+
+def copysign_a(g, a, b):  # 0 at a = 0
+    return g * np.sign(a) * np.copysign(1, b)
+
+
+def ldexp_x(g, n):
+    return np.ldexp(g, n)
+
+
+def where_a(g, c):
+    return np.where(c, g, 0)
+
+
+def where_b(g, c):
+    return np.where(c, 0, g)
+
+
+def clip_x(g, x, a, b):  # the bounds belong to the inside
+    return np.where((x >= a) & (x <= b), g, 0)
+
+
+def clip_a(g, x, a, b):
+    return np.where((x < a) & (a <= b), g, 0)
+
+
+def clip_b(g, x, a, b):
+    return np.where((x > b) | (a > b), g, 0)
+
+
+# Complex parts ------------------------------------------------------------------------------------
+def imag_x(g):
+    return 1j * g
+
+
+ADD = elementwise(np.add, a=pass_on, b=pass_on)
+SUBTRACT = elementwise(np.subtract, a=pass_on, b=negate)
+MULTIPLY = elementwise(np.multiply, a=multiply_a, b=multiply_b)
+DIVIDE = elementwise(np.divide, a=divide_a, b=divide_b)
+NEGATIVE = elementwise(np.negative, x=negate)
+POSITIVE = elementwise(np.positive, x=pass_on)
+CONJUGATE = elementwise(np.conjugate, x=conjugate_x)
+SQUARE = elementwise(np.square, x=square_x)
+RECIPROCAL = elementwise(np.reciprocal, x=reciprocal_x)
+SQRT = elementwise(np.sqrt, x=sqrt_x)
+CBRT = elementwise(np.cbrt, x=cbrt_x)
+POWER = elementwise(np.power, a=power_a, b=power_b)
+REMAINDER = elementwise(np.remainder, a=pass_on, b=remainder_b)
+FMOD = elementwise(np.fmod, a=pass_on, b=fmod_b)
+EXP = elementwise(np.exp, x=exp_x)
+EXP2 = elementwise(np.exp2, x=exp2_x)
+EXPM1 = elementwise(np.expm1, x=expm1_x)
+LOG = elementwise(np.log, x=log_x)
+LOG2 = elementwise(np.log2, x=log2_x)
+LOG10 = elementwise(np.log10, x=log10_x)
+LOG1P = elementwise(np.log1p, x=log1p_x)
+LOGADDEXP = elementwise(np.logaddexp, a=logaddexp_a, b=logaddexp_b)
+LOGADDEXP2 = elementwise(np.logaddexp2, a=logaddexp2_a, b=logaddexp2_b)
+SIN = elementwise(np.sin, x=sin_x)
+COS = elementwise(np.cos, x=cos_x)
+TAN = elementwise(np.tan, x=tan_x)
+ARCSIN = elementwise(np.arcsin, x=arcsin_x)
+ARCCOS = elementwise(np.arccos, x=arccos_x)
+ARCTAN = elementwise(np.arctan, x=arctan_x)
+SINH = elementwise(np.sinh, x=sinh_x)
+COSH = elementwise(np.cosh, x=cosh_x)
+TANH = elementwise(np.tanh, x=tanh_x)
+ARCSINH = elementwise(np.arcsinh, x=arcsinh_x)
+ARCCOSH = elementwise(np.arccosh, x=arccosh_x)
+ARCTANH = elementwise(np.arctanh, x=arctanh_x)
+ARCTAN2 = elementwise(np.arctan2, a=arctan2_a, b=arctan2_b)
+HYPOT = elementwise(np.hypot, a=hypot_a, b=hypot_b)
+DEGREES = elementwise(np.degrees, x=degrees_x)
+RAD2DEG = elementwise(np.rad2deg, x=degrees_x)
+RADIANS = elementwise(np.radians, x=radians_x)
+DEG2RAD = elementwise(np.deg2rad, x=radians_x)
+FABS = elementwise(np.fabs, x=absolute_x)
+MAXIMUM = elementwise(np.maximum, a=maximum_a, b=maximum_b)
+MINIMUM = elementwise(np.minimum, a=minimum_a, b=minimum_b)
+FMAX = elementwise(np.fmax, a=fmax_a, b=fmax_b)
+FMIN = elementwise(np.fmin, a=fmin_a, b=fmin_b)
+COPYSIGN = elementwise(np.copysign, a=copysign_a, b=None)
+NEXTAFTER = elementwise(np.nextafter, a=pass_on, b=None)
+LDEXP = elementwise(np.ldexp, x=ldexp_x, n=None)
+
+
+def real_absolute(x):
+    """Return the absolute value of a real array."""
+    return np.absolute(x)
+
+
+def complex_absolute(x):
+    """Return the modulus of a complex array."""
+    return np.absolute(x)
+
+
+ABSOLUTE = elementwise(real_absolute, name="absolute", x=absolute_x)
+COMPLEX_ABSOLUTE = elementwise(complex_absolute, name="complex_absolute", x=complex_absolute_x)
+REAL = elementwise(np.real, name="real", x=pass_on)
+IMAG = elementwise(np.imag, name="imag", x=imag_x)
+WHERE = elementwise(np.where, name="where", c=None, a=where_a, b=where_b)
+CLIP = elementwise(np.clip, name="clip", x=clip_x, a=clip_a, b=clip_b)
+
+
+def astype_forward(x, *, dtype):
+    """Return `x` cast to the dtype named `dtype`."""
+    return np.asarray(x, np.dtype(dtype)) if not is_traced(x) else cast(x, np.dtype(dtype))
+
+
+ASTYPE = operation(astype_forward, x=pass_on, linear=True)
+
+install_operators()
+
+
+def _is_complex(value: Any) -> bool:
+    return np.result_type(value.dtype if is_traced(value) else value).kind == "c"
+
+
+@binds(np.absolute)
+def absolute(x: Any) -> Any:
+    return apply(COMPLEX_ABSOLUTE if _is_complex(x) else ABSOLUTE, x)
+
+
+@binds(np.sign)
+def sign(x: Any) -> Any:
+    if not _is_complex(x):
+        return np.sign(plain(x))
+    modulus = np.absolute(x)
+    return x / np.where(plain(modulus) == 0, 1, modulus)
+
+
+@binds(np.float_power)
+def float_power(a: Any, b: Any) -> Any:
+    dtype = np.result_type(np.float64, *(x.dtype if is_traced(x) else np.asarray(x) for x in (a, b)))
+    return np.power(cast(a, dtype), cast(b, dtype))
+
+
+@binds(np.divmod)
+def divmod_(a: Any, b: Any) -> Any:
+    return np.floor_divide(plain(a), plain(b)), np.remainder(a, b)
+
+
+@binds(np.modf)
+def modf(x: Any) -> Any:
+    whole = np.trunc(plain(x))
+    return x - whole, whole
+
+
+@binds(np.where)
+def where(condition: Any, a: Any = None, b: Any = None) -> Any:
+    if a is None and b is None:
+        return np.where(plain(condition))
+    return apply(WHERE, operand(plain(condition)), operand(a), operand(b))
+
+
+@binds(np.clip)
+def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    low = a_min if min is None else min
+    high = a_max if max is None else max
+    if low is None and high is None:
+        return np.positive(a)
+    return apply(CLIP, operand(a), operand(-np.inf if low is None else low), operand(np.inf if high is None else high))
+
+
+@binds(np.real)
+def real(val: Any) -> Any:
+    return apply(REAL, val) if _is_complex(val) else val
+
+
+@binds(np.imag)
+def imag(val: Any) -> Any:
+    return apply(IMAG, val) if _is_complex(val) else np.zeros(val.shape, val.dtype)
+
+
+@binds(np.angle)
+def angle(z: Any, deg: bool = False) -> Any:
+    radians = np.arctan2(np.imag(z), np.real(z)) if _is_complex(z) else np.angle(plain(z))
+    return np.degrees(radians) if deg else radians
+
+
+@binds(np.nan_to_num)
+def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    value = plain(x)
+    return np.where(np.isfinite(value), x, np.nan_to_num(value, nan=nan, posinf=posinf, neginf=neginf))
+
+
+@binds(np.copy)
+def copy(a: Any, order: str = "K", subok: bool = False) -> Any:
+    return np.positive(a)
+
+
+@binds(np.ndarray.astype)
+def astype(x: Any, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True) -> Any:
+    kind = np.dtype(dtype)
+    if kind.kind not in "fc":
+        return plain(x).astype(kind) if isinstance(plain(x), np.ndarray) else np.asarray(plain(x), kind)
+    if kind == x.dtype and not isinstance(x._value, (float, complex)):
+        return np.positive(x)
+    return apply(ASTYPE, np.real(x) if kind.kind == "f" else x, dtype=kind.str)
+
+
+BINDINGS[np.astype] = astype
+BINDINGS[np.real_if_close] = copy
+
+constant(
+    np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
+    np.logical_and, np.logical_or, np.logical_xor, np.logical_not,
+    np.isnan, np.isfinite, np.isinf, np.signbit, np.floor, np.ceil, np.trunc, np.rint, np.floor_divide,
+    np.heaviside, np.spacing, np.round, np.around, np.fix, np.isclose, np.allclose, np.array_equal, np.array_equiv,
+    np.isneginf, np.isposinf, np.iscomplex, np.isreal, np.iscomplexobj, np.isrealobj,
+)  # fmt: skip

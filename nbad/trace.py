@@ -1,0 +1,624 @@
+"""Traced values and recording: an operation runs at once and leaves one node on the tape.
+
+Owns `Traced`, NumPy's protocols, and what is kept. Must not know how a tape is swept. The paths that every small
+operation takes (`_binary`, `_unary`) spell their appends out: a function call per array would cost more than the append.
+"""
+
+import itertools
+import operator
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from nbad.errors import EscapedTraceError, InputTypeError, MutationError, NoRuleError, RuleError, where
+from nbad.kernels.hashing import fingerprint
+from nbad.kernels.memory import is_recycled
+from nbad.methods import ArrayMethods, user_frame, user_line
+from nbad.kernels.forward import elementwise_forward
+from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op, Read
+from nbad.tape import Tape
+
+_ndarray = np.ndarray
+_float64 = np.float64
+_getframe = sys._getframe
+_levels = itertools.count(1)
+
+
+def new_tape() -> Tape:
+    """Return an empty tape; a tape made later is an inner one."""
+    return Tape(next(_levels))
+
+
+class Traced(ArrayMethods):
+    """A value that an asked-for gradient depends on.
+
+    It behaves like the ndarray (or scalar) it stands for; operations on it are recorded. It is made by nbad and is valid
+    during one call.
+    """
+
+    __slots__ = ("_slot", "_tape", "_value")
+    __array_priority__ = 1000.0
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, value: Any, slot: int, tape: Tape) -> None:
+        self._value = value
+        self._slot = slot
+        self._tape = tape
+
+    def __repr__(self) -> str:
+        """Show the value and say that it is traced."""
+        return f"Traced({self._value!r})"
+
+    def __format__(self, spec: str) -> str:
+        """Format the value, as the plain number would be."""
+        return format(plain(self), spec)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """Record a ufunc call (NumPy's protocol)."""
+        if method == "__call__" and not kwargs:
+            op = UFUNCS.get(ufunc)
+            if op is not None:
+                if len(inputs) == 2:
+                    return _binary(ufunc, op, inputs[0], inputs[1])
+                if len(inputs) == 1:
+                    return _unary(ufunc, op, inputs[0])
+        return _ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
+        """Record a call of a NumPy function (NumPy's protocol)."""
+        binding = BINDINGS.get(function)
+        if binding is not None:
+            return binding(*args, **kwargs)
+        if function in CONSTANT:
+            return function(*plain_tree(args), **plain_tree(kwargs))
+        name = f"{function.__module__}.{function.__name__}"
+        raise NoRuleError.of(name, at=user_line())
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Refuse: a traced value cannot be written in place."""
+        raise NoRuleError.of(
+            "in-place assignment to a traced value",
+            at=user_line(),
+            instead="build the new array with np.where or np.concatenate",
+        )
+
+    def __add__(self, other: Any) -> Any:
+        return _binary(operator.add, _ADD, self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return _binary(operator.add, _ADD, other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return _binary(operator.sub, _SUBTRACT, self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return _binary(operator.sub, _SUBTRACT, other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return _binary(operator.mul, _MULTIPLY, self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return _binary(operator.mul, _MULTIPLY, other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return _binary(operator.truediv, _DIVIDE, self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _binary(operator.truediv, _DIVIDE, other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        # NumPy's own short cuts for a Python scalar exponent; each keeps less than power does.
+        if type(other) in (int, float) and type(self._value) is not float:
+            if other == 2:
+                return _unary(np.square, UFUNCS[np.square], self)
+            if other == 1:
+                return _unary(np.positive, UFUNCS[np.positive], self)
+            if other == 0.5:
+                return _unary(np.sqrt, UFUNCS[np.sqrt], self)
+            if other == -1:
+                return _unary(np.reciprocal, UFUNCS[np.reciprocal], self)
+        return _binary(operator.pow, UFUNCS[np.power], self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return _binary(operator.pow, UFUNCS[np.power], other, self)
+
+    def __mod__(self, other: Any) -> Any:
+        return _binary(operator.mod, UFUNCS[np.remainder], self, other)
+
+    def __rmod__(self, other: Any) -> Any:
+        return _binary(operator.mod, UFUNCS[np.remainder], other, self)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return np.floor_divide(self, other)  # type: ignore[call-overload]
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return np.floor_divide(other, self)  # type: ignore[call-overload]
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __matmul__(self, other: Any) -> Any:
+        return np.matmul(self, other)  # type: ignore[call-overload]
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return np.matmul(other, self)  # type: ignore[call-overload]
+
+    def __neg__(self) -> Any:
+        return _unary(operator.neg, UFUNCS[np.negative], self)
+
+    def __pos__(self) -> Any:
+        return _unary(operator.pos, UFUNCS[np.positive], self)
+
+    def __abs__(self) -> Any:
+        return np.absolute(self)  # type: ignore[call-overload]
+
+    def __round__(self, digits: int = 0) -> Any:
+        return np.round(plain(self), digits)
+
+    def __lt__(self, other: Any) -> Any:
+        return plain(self) < plain(other)
+
+    def __le__(self, other: Any) -> Any:
+        return plain(self) <= plain(other)
+
+    def __gt__(self, other: Any) -> Any:
+        return plain(self) > plain(other)
+
+    def __ge__(self, other: Any) -> Any:
+        return plain(self) >= plain(other)
+
+    def __eq__(self, other: object) -> Any:
+        return plain(self) == plain(other)
+
+    def __ne__(self, other: object) -> Any:
+        return plain(self) != plain(other)
+
+
+#: Rows of the operators used most; filled by `install_operators` once the elementwise rules exist.
+_ADD: Op
+_SUBTRACT: Op
+_MULTIPLY: Op
+_DIVIDE: Op
+
+
+def install_operators() -> None:
+    """Bind the operators of `Traced` to their rows (called when the elementwise rules have been added)."""
+    global _ADD, _SUBTRACT, _MULTIPLY, _DIVIDE
+    _ADD, _SUBTRACT = UFUNCS[np.add], UFUNCS[np.subtract]
+    _MULTIPLY, _DIVIDE = UFUNCS[np.multiply], UFUNCS[np.divide]
+
+
+def plain(value: Any) -> Any:
+    """Return `value` without any tracing: the ndarray or scalar underneath."""
+    while type(value) is Traced:
+        if value._tape.closed:
+            raise _escaped(value)
+        value = value._value
+    return value
+
+
+def plain_tree(value: Any) -> Any:
+    """Return `value` with every traced value inside lists, tuples and dicts replaced by its plain value."""
+    if type(value) is Traced:
+        return plain(value)
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return type(value)(plain_tree(item) for item in value)
+    if isinstance(value, dict):
+        return {key: plain_tree(item) for key, item in value.items()}
+    return value
+
+
+def is_traced(value: Any) -> bool:
+    """Return whether `value` carries a derivative."""
+    return type(value) is Traced
+
+
+def _escaped(value: Traced) -> EscapedTraceError:
+    return EscapedTraceError.of(f"a traced value of shape {value.shape}", at=user_line())
+
+
+def _binary(function: Callable[[Any, Any], Any], op: Op, a: Any, b: Any) -> Any:
+    """Record an elementwise operation of two operands; `function` is the ufunc or the Python operator."""
+    # The fast path: one operand traced, or both by the same tape; the other a float, an int or an ndarray.
+    kind_a, kind_b = type(a), type(b)
+    if kind_a is Traced:
+        tape = a._tape
+        if kind_b is Traced:
+            if b._tape is not tape:
+                return apply(op, a, b)
+            varied, va, vb = 3, a._value, b._value
+        elif kind_b is float or kind_b is int or (kind_b is _ndarray and b.dtype.kind in "fciub"):
+            varied, va, vb = 1, a._value, b
+        else:
+            return _operands(function, op, a, b)
+    elif kind_a is float or kind_a is int or (kind_a is _ndarray and a.dtype.kind in "fciub"):
+        tape = b._tape
+        varied, va, vb = 2, a, b._value
+    else:
+        return _operands(function, op, a, b)
+    if tape.closed:
+        raise _escaped(a if kind_a is Traced else b)
+    y = elementwise_forward(function, op.forward, va, vb) if tape.big else function(va, vb)
+    kind = type(y)
+    if kind is not _ndarray and kind is not _float64:
+        if kind is Traced:
+            tape.nested = True
+        elif kind is float or kind is complex:
+            return _finish_scalar(tape, op, (a, b), varied, y)
+        elif not isinstance(y, np.inexact):
+            return y
+    keep = op._keep.get(varied) or op.keep(varied)
+    kept = keep.operands
+    frame = _getframe(2)
+    line = tape.code_ids.get(id(frame.f_code) << 24 | frame.f_lasti)
+    if line is None or line < 0:
+        line = _line(tape, frame)
+    if varied & 1:
+        sa = a._slot
+        if 0 in kept and not tape.ref[sa]:
+            keep_value(tape, sa, va, line)
+    else:
+        sa = keep_constant(tape, va, line) if 0 in kept else -1
+    if varied & 2:
+        sb = b._slot
+        if 1 in kept and not tape.ref[sb]:
+            keep_value(tape, sb, vb, line)
+    else:
+        sb = keep_constant(tape, vb, line) if 1 in kept else -1
+    tape.edge_slot.append(sa)
+    tape.edge_slot.append(sb)
+    tape.op.append(op.opcode)
+    tape.line.append(line)
+    objects = tape.objects
+    slot = len(objects)
+    tape.out_start.append(slot)
+    dtype, shape = y.dtype, y.shape
+    if dtype is tape.last_dtype and shape == tape.last_shape:
+        tape.aval.append(tape.last_aval)
+    else:
+        tape.aval.append(tape.aval_of(dtype, shape))
+    if keep.output and kind is _ndarray:
+        objects.append(y)
+        tape.ref.append(id(y))
+    else:
+        objects.append(None)
+        tape.ref.append(0)
+        if keep.output:
+            keep_value(tape, slot, y, line)
+    return Traced(y, slot, tape)
+
+
+def _unary(function: Callable[[Any], Any], op: Op, a: Any) -> Any:
+    """Record an elementwise operation of one operand; `function` is the ufunc or the Python operator."""
+    tape = a._tape
+    va = a._value
+    if tape.closed:
+        raise _escaped(a)
+    y = elementwise_forward(function, op.forward, va) if tape.big else function(va)
+    kind = type(y)
+    if kind is not _ndarray and kind is not _float64:
+        if kind is Traced:
+            tape.nested = True
+        elif kind is float or kind is complex:
+            return _finish_scalar(tape, op, (a,), 1, y)
+        elif not isinstance(y, np.inexact):
+            return y
+    keep = op._keep.get(1) or op.keep(1)
+    frame = _getframe(2)
+    line = tape.code_ids.get(id(frame.f_code) << 24 | frame.f_lasti)
+    if line is None or line < 0:
+        line = _line(tape, frame)
+    sa = a._slot
+    if keep.operands and not tape.ref[sa]:
+        keep_value(tape, sa, va, line)
+    tape.edge_slot.append(sa)
+    tape.op.append(op.opcode)
+    tape.line.append(line)
+    objects = tape.objects
+    slot = len(objects)
+    tape.out_start.append(slot)
+    dtype, shape = y.dtype, y.shape
+    if dtype is tape.last_dtype and shape == tape.last_shape:
+        tape.aval.append(tape.last_aval)
+    else:
+        tape.aval.append(tape.aval_of(dtype, shape))
+    if keep.output and kind is _ndarray:
+        objects.append(y)
+        tape.ref.append(id(y))
+    else:
+        objects.append(None)
+        tape.ref.append(0)
+        if keep.output:
+            keep_value(tape, slot, y, line)
+    return Traced(y, slot, tape)
+
+
+def _finish_scalar(tape: Tape, op: Op, operands: tuple[Any, ...], varied: int, y: Any) -> Any:
+    """Record a node whose value is a Python scalar (it stays one, so promotion stays weak)."""
+    values = [x._value if type(x) is Traced else x for x in operands]
+    return _append(tape, op, operands, values, varied, op.keep(varied), (y,), {}, ())
+
+
+def _operands(function: Callable[..., Any], op: Op, a: Any, b: Any) -> Any:
+    """Bring unusual operands of an operator into shape, then record."""
+    a, b = operand(a), operand(b)
+    if type(a) in (float, complex) and type(b) in (float, complex):
+        return function(a, b)
+    return apply(op, a, b)
+
+
+def operand(value: Any) -> Any:
+    """Return `value` as something an operation accepts: Traced, Python scalar or ndarray.
+
+    Raises
+    ------
+    InputTypeError
+        Masked, matrix, structured and object arrays.
+    """
+    kind = type(value)
+    if kind is Traced or kind in (float, int, complex, bool):
+        return value
+    if isinstance(value, (np.ma.MaskedArray, np.matrix)):
+        raise InputTypeError.of("an operation on traced values", value, at=user_line())
+    array = value if kind is _ndarray else np.asarray(value)
+    if array.dtype.kind not in "fciub":
+        if array.dtype.names is not None or array.dtype.kind == "O":
+            raise InputTypeError.of("an operation on traced values", array, at=user_line())
+        raise TypeError(f"unsupported operand of dtype {array.dtype} for an operation on traced values")
+    return array
+
+
+def _ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Record the less common forms of ufunc calls."""
+    if method == "__call__":
+        if kwargs.get("out") is not None:
+            kwargs = _no_out(ufunc, kwargs)
+        dtype = kwargs.pop("dtype", None)
+        kwargs.pop("casting", None)
+        kwargs.pop("order", None)
+        kwargs.pop("subok", None)
+        if kwargs.pop("where", True) is not True or kwargs:
+            raise NoRuleError.of(f"np.{ufunc.__name__} with where= or signature=", at=user_line(), instead="use np.where")
+        if ufunc in BINDINGS:
+            result = BINDINGS[ufunc](*inputs)
+        elif ufunc in CONSTANT:
+            return ufunc(*(plain(x) for x in inputs))
+        elif ufunc in UFUNCS:
+            if dtype is not None:
+                inputs = tuple(cast(operand(x), np.dtype(dtype)) for x in inputs)
+            return apply(UFUNCS[ufunc], *(operand(x) for x in inputs))
+        else:
+            raise NoRuleError.of(f"np.{ufunc.__name__}", at=user_line())
+        return result if dtype is None else cast(result, np.dtype(dtype))
+    key = (ufunc, method)
+    binding = BINDINGS.get(key)  # type: ignore[call-overload]
+    if binding is not None:
+        return binding(*inputs, **kwargs)
+    if ufunc in CONSTANT:
+        return getattr(ufunc, method)(*plain_tree(inputs), **plain_tree(kwargs))
+    raise NoRuleError.of(f"np.{ufunc.__name__}.{method}", at=user_line())
+
+
+def _no_out(ufunc: np.ufunc, kwargs: dict[str, Any]) -> dict[str, Any]:
+    out = kwargs["out"]
+    if all(o is None for o in out):
+        return {key: value for key, value in kwargs.items() if key != "out"}
+    raise NoRuleError.of(
+        f"np.{ufunc.__name__} with out= (or an in-place operator on a plain array)",
+        at=user_line(),
+        instead="write y = y + x, which makes a new array",
+    )
+
+
+def cast(value: Any, dtype: np.dtype[Any]) -> Any:
+    """Return `value` cast to `dtype`, traced where it is traced."""
+    if type(value) is Traced:
+        return BINDINGS[np.ndarray.astype](value, dtype)
+    return np.asarray(value, dtype)
+
+
+def apply(op: Op, *operands: Any, **attributes: Any) -> Any:
+    """Run `op`; record a node if an operand is traced.
+
+    Parameters
+    ----------
+    op : Op
+        A row of the table.
+    *operands : Traced, ndarray or scalar
+        The operands, all of them, positional.
+    **attributes : int, float, str, bool, None, slice or tuple of these
+        The attributes, all of them, by name.
+
+    Returns
+    -------
+    Traced or ndarray or tuple of these
+        The output; a tuple for an op with several outputs.
+    """
+    tape: Tape | None = None
+    for x in operands:
+        if type(x) is Traced and (tape is None or x._tape.level > tape.level):
+            tape = x._tape
+    if tape is None:
+        outputs, _ = run_forward(op, operands, attributes, ())
+        return outputs
+    if tape.closed:
+        raise _escaped(next(x for x in operands if type(x) is Traced and x._tape is tape))
+    values = []
+    varied = []
+    for k, x in enumerate(operands):
+        if type(x) is Traced and x._tape is tape:
+            values.append(x._value)
+            varied.append(k)
+        else:
+            values.append(x)
+    if op.variadic:
+        keep = op.keep_variadic(varied, len(operands))
+    else:
+        keep = op.keep(sum(1 << k for k in varied))
+    y, shared = run_forward(op, values, attributes, keep.shared)
+    outputs = y if op.outputs > 1 else (y,)
+    return _append(tape, op, operands, values, 0, keep, outputs, attributes, shared)
+
+
+def run_forward(
+    op: Op, values: Any, attributes: Mapping[str, Any], wanted: tuple[int, ...]
+) -> tuple[Any, tuple[tuple[int, Any], ...]]:
+    """Return the output of `op` and its `wanted` shared values as (position, value) pairs."""
+    if op.kernel is not None and all(type(v) is _ndarray for v in values):
+        y, made = op.kernel.forward(tuple(values), attributes, frozenset(op.shared[i].name for i in wanted))
+        return y, tuple((i, made[op.shared[i].name]) for i in wanted)
+    if op.elementwise:
+        return op.forward(*values), ()
+    if not op.shared:
+        return op.forward(*values, **attributes), ()
+    memo: dict[int, Any] = {}
+    for i in (*wanted, *(r.index for r in op.forward_reads)):
+        _shared_at_forward(op, i, values, attributes, memo)
+    extra = {r.name: memo[r.index] for r in op.forward_reads}
+    return op.forward(*values, **attributes, **extra), tuple((i, memo[i]) for i in wanted)
+
+
+def _shared_at_forward(op: Op, i: int, values: Any, attributes: Mapping[str, Any], memo: dict[int, Any]) -> Any:
+    if i not in memo:
+        row = op.shared[i]
+        memo[i] = row.function(*(_primal(op, r, values, attributes, memo) for r in row.reads))
+    return memo[i]
+
+
+def _primal(op: Op, read: Read, values: Any, attributes: Mapping[str, Any], memo: dict[int, Any]) -> Any:
+    """Return what a shared value computed at forward time reads."""
+    if read.kind == "operand":
+        return values[read.index]
+    if read.kind == "operands":
+        return tuple(values)
+    if read.kind == "attribute":
+        return attributes[read.name]
+    if read.kind == "shared":
+        return _shared_at_forward(op, read.index, values, attributes, memo)
+    if read.kind == "shape":
+        return np.shape(values[read.index])
+    if read.kind == "dtype":
+        return np.result_type(values[read.index])
+    if read.kind == "shapes":
+        return tuple(np.shape(v) for v in values)
+    return tuple(np.result_type(v) for v in values)
+
+
+def _append(
+    tape: Tape,
+    op: Op,
+    operands: Any,
+    values: Any,
+    varied: int,
+    keep: Keep,
+    outputs: Any,
+    attributes: Mapping[str, Any],
+    shared: tuple[tuple[int, Any], ...],
+) -> Any:
+    """Append one node and return its traced output (or outputs)."""
+    results = []
+    frame = user_frame()
+    line = _line(tape, frame) if frame is not None else -1
+    if op.attributes:
+        try:
+            values_of = tuple(attributes[name] for name in op.attributes)
+        except KeyError as missing:
+            raise RuleError(f"{op.name}: the attribute {missing} was not given") from None
+        tape.add_attributes(values_of)
+    if op.variadic:
+        tape.variadic_node.append(len(tape.op))
+        tape.variadic_count.append(len(operands))
+    kept = keep.operands
+    for k, x in enumerate(operands):
+        if type(x) is Traced and x._tape is tape:
+            slot = x._slot
+            if k in kept and not tape.ref[slot]:
+                keep_value(tape, slot, values[k], line)
+        else:
+            slot = keep_constant(tape, x, line) if k in kept else -1
+            if type(x) is Traced:
+                tape.nested = True
+        tape.edge_slot.append(slot)
+    tape.op.append(op.opcode)
+    tape.line.append(line)
+    tape.out_start.append(len(tape.objects))
+    for y in outputs:
+        if type(y) is Traced:
+            tape.nested = True
+        slot = tape.add_slot(np.result_type(y) if type(y) in (float, complex) else y.dtype, np.shape(y))
+        if keep.output:
+            keep_value(tape, slot, y, line)
+        results.append(Traced(y, slot, tape) if y.__class__ is not _ndarray or y.dtype.kind in "fc" else y)
+    if op.hidden:
+        made = dict(shared)
+        for i in op.hidden:
+            value = made.get(i)
+            hidden = isinstance(value, (np.ndarray, Traced))
+            slot = tape.add_slot(value.dtype, value.shape) if hidden else tape.add_slot(np.dtype(np.float64), ())
+            if value is not None:
+                tape.objects[slot] = value
+                tape.ref[slot] = id(value) if hidden else 1
+                tape.nested = tape.nested or type(value) is Traced
+    return results[0] if op.outputs == 1 else tuple(results)
+
+
+def keep_value(tape: Tape, slot: int, value: Any, line: int) -> None:
+    """Keep the value of `slot` for the sweep; watch it where the caller can reach its memory."""
+    kind = type(value)
+    if kind is _ndarray:
+        tape.objects[slot] = value
+        tape.ref[slot] = id(value)
+        base = value.base
+        if slot < tape.inputs or (base is not None and (id(base) in tape.roots or not is_recycled(value))):
+            tape.watched[slot] = (fingerprint(value), line)
+    elif kind is Traced:
+        tape.objects[slot] = value
+        tape.ref[slot] = id(value)
+    else:
+        tape.keep_scalar(slot, value)
+
+
+def keep_constant(tape: Tape, value: Any, line: int) -> int:
+    """Return a slot that keeps the constant operand `value` for the sweep."""
+    kind = type(value)
+    if kind is float or kind is int or kind is complex:
+        return tape.add_scalar(value)
+    if kind is not _ndarray and kind is not Traced:
+        value = np.asarray(value)
+    if kind is not Traced and value.ndim == 0:
+        return tape.add_scalar(value.item())
+    slot = tape.add_slot(value.dtype, value.shape)
+    tape.objects[slot] = value
+    tape.ref[slot] = id(value)
+    if kind is Traced:
+        tape.nested = True
+    else:
+        tape.watched[slot] = (fingerprint(value), line)
+    return slot
+
+
+def _line(tape: Tape, frame: Any) -> int:
+    """Return the entry of the source line of `frame`, or of the first caller that is not nbad's own code."""
+    found = tape.line_of(frame.f_code, frame.f_lasti)
+    user = user_frame()
+    if user is None or user is frame:
+        return found
+    # An operation inside one of our composed functions: remember that its caller must be looked up each time.
+    tape.code_ids[id(frame.f_code) << 24 | frame.f_lasti] = -1
+    return tape.line_of(user.f_code, user.f_lasti)
+
+
+def check_watched(tape: Tape, slots: Any) -> None:
+    """Raise if a kept array among `slots` that the caller can reach has been changed.
+
+    Raises
+    ------
+    MutationError
+        Naming the source line of the operation that kept it.
+    """
+    for slot in slots:
+        before, line = tape.watched[slot]
+        if fingerprint(tape.objects[slot]) != before:
+            raise MutationError.of("the operation that uses it", "an array", at=where(*tape.position(line)))

@@ -1,0 +1,387 @@
+"""The transformations a user calls: grad, value_and_grad, vjp, stop_gradient.
+
+Owns the life of a call: asked-for leaves become traced, the function runs, activity is decided, the sweep runs, and the
+cotangents go back into the containers they came from.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nbad import tree
+from nbad.report import current
+from nbad.activity import TABLES, Activity, kept_bytes, release_unread
+from nbad.engine import Sweep
+from nbad.errors import InputTypeError, NonScalarOutputError
+from nbad.higher import sweep_traced
+from nbad.kernels.hashing import fingerprint
+from nbad.methods import user_line
+from nbad.packing import check_differentiable
+from nbad.table import TABLE
+from nbad.tape import Frozen, freeze
+from nbad.trace import Traced, is_traced, new_tape, plain
+from nbad.wrt import Asked, Leaf, asked_leaves, parse_wrt, signature_of, substitute
+
+_EVERYTHING = object()
+
+
+class _Recording:
+    """One traced call of a function: its tape, its asked-for leaves, its outputs."""
+
+    def __init__(
+        self, function: Callable[..., Any], asked: Asked, listed: list[Leaf], *, has_aux: bool, name: str
+    ) -> None:
+        self.listed = listed
+        self.name = name
+        start = time.perf_counter()
+        for leaf in listed:
+            if not is_traced(leaf.value):
+                check_differentiable(leaf.text, leaf.value)
+        self.tape = tape = new_tape()
+        tape.inputs = len(listed)
+        traced = []
+        for leaf in listed:
+            value = leaf.value
+            tape.nested = tape.nested or is_traced(value)
+            if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
+                value = value.view(np.ndarray)  # np.memmap and the like: same memory, plain type
+            dtype = np.result_type(type(value)) if type(value) in (float, complex) else value.dtype
+            traced.append(Traced(value, tape.add_slot(dtype, np.shape(value)), tape))
+            base = getattr(value, "base", None)
+            if base is not None:
+                tape.roots.add(id(base))
+        try:
+            args, kwargs = substitute(asked, listed, traced)
+            result = function(*args, **kwargs)
+            if has_aux:
+                if not isinstance(result, tuple) or len(result) != 2:
+                    raise InputTypeError(
+                        f"{name}: with has_aux=True the function must return a pair (output, aux), "
+                        f"not {type(result).__name__}",
+                        at=user_line(),
+                    )
+                result, aux = result
+                self.aux = tree.map_leaves(self._given, aux)
+            self.output = result
+            self.leaves = tree.leaves(result)
+            self.value = tree.map_leaves(self._given, result)
+        finally:
+            tape.closed = True
+        self.time_forward = time.perf_counter() - start
+
+    def _given(self, leaf: Any) -> Any:
+        """Return a leaf of the result without this tape's tracing."""
+        return leaf._value if type(leaf) is Traced and leaf._tape is self.tape else leaf
+
+    def own_outputs(self) -> list[int | None]:
+        """Return the slot of each output leaf, None for one that does not depend on an asked-for leaf."""
+        return [leaf._slot if type(leaf) is Traced and leaf._tape is self.tape else None for leaf in self.leaves]
+
+    def freeze(self) -> tuple[Frozen, Activity]:
+        """Finish the tape: decide what is needed and drop every kept value that nothing will read."""
+        TABLES.cover()
+        frozen = freeze(self.tape, TABLES.arity)
+        slots = [slot for slot in self.own_outputs() if slot is not None]
+        activity = Activity(frozen, list(range(self.tape.inputs)), slots)
+        release_unread(frozen, activity)
+        self._account(frozen, activity)
+        return frozen, activity
+
+    def _account(self, frozen: Frozen, activity: Activity) -> None:
+        listeners = current()
+        if not listeners:
+            return
+        kept, borrowed = kept_bytes(frozen)
+        skipped: dict[tuple[str, str], int] = {}
+        for node in range(frozen.nodes):
+            op = TABLE[frozen.op[node]]
+            asked = set(activity.asked(frozen, node))
+            for k in range(int(frozen.edge_start[node + 1] - frozen.edge_start[node])):
+                if k not in asked and op.pullback_of(k) is not None:
+                    key = op.name, op.operands[0 if op.variadic else k]
+                    skipped[key] = skipped.get(key, 0) + 1
+        for listener in listeners:
+            listener.nodes += frozen.nodes
+            listener.bytes_kept += kept
+            listener.bytes_borrowed += borrowed
+            listener.rules_skipped.update(skipped)
+            listener.time_forward += self.time_forward
+
+
+def _sweep(frozen: Frozen, activity: Activity, seeds: dict[int, Any], count: int) -> list[Any]:
+    """Return the cotangents of the first `count` slots."""
+    start = time.perf_counter()
+    if frozen.tape.nested or any(is_traced(seed) for seed in seeds.values()):
+        results = sweep_traced(frozen, activity, seeds, range(count))
+    else:
+        results = Sweep(frozen, activity).run(seeds, range(count))
+    for listener in current():
+        listener.sweeps += 1
+        listener.time_sweep += time.perf_counter() - start
+    return results
+
+
+def _like(cotangent: Any, value: Any) -> Any:
+    """Return a cotangent as the kind of object its primal is."""
+    if is_traced(cotangent):
+        return cotangent
+    kind = type(value)
+    if kind is float or kind is complex:
+        return kind(cotangent)
+    if isinstance(value, np.generic):
+        return cotangent[()]
+    return cotangent
+
+
+def _packed(asked: Asked, indices: list[list[int]], cotangents: list[Any]) -> Any:
+    """Put cotangents back into the containers that were asked for; each leaf is an array of its own."""
+    given: set[int] = set()
+    answers = []
+    for entry, row in zip(asked.entries, indices, strict=True):
+        found = []
+        for i in row:
+            cotangent = cotangents[i]
+            if i in given and isinstance(cotangent, np.ndarray):
+                cotangent = cotangent.copy()
+            given.add(i)
+            found.append(cotangent)
+        answers.append(tree.rebuild(tree.select(asked.value(entry.argument), entry.path), found))
+    return tuple(answers) if asked.several else answers[0]
+
+
+def value_and_grad(
+    function: Callable[..., Any], wrt: Any = 0, *, has_aux: bool = False
+) -> Callable[..., tuple[Any, Any]]:
+    """Return a function that computes the value of `function` and its gradient.
+
+    Parameters
+    ----------
+    function : callable
+        Returns one real number (or, with `has_aux`, a pair of that and anything).
+    wrt : int, str or tuple
+        What to differentiate with respect to: a position, a name, a path into a container (``"params.psf"``,
+        ``(0, "bias")``), or a tuple of these. Nothing is computed, stored or executed for what is not asked.
+    has_aux : bool
+        The function returns ``(output, aux)``; the value is then ``(output, aux)`` too.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of `function`; returns ``(value, gradient)``. The gradient has the container structure, shapes and
+        dtypes of what was asked for; for complex leaves it is dL/dRe + i dL/dIm, the direction of steepest ascent.
+
+    Raises
+    ------
+    NonScalarOutputError
+        If the output is not one real number.
+    InputTypeError
+        If an asked-for leaf is not of floating or complex dtype.
+    WrtError
+        If `wrt` names nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nbad
+    >>> value, gradient = nbad.value_and_grad(lambda x: np.sum(x * x))(np.array([1.0, 2.0]))
+    >>> float(value), gradient
+    (5.0, array([2., 4.]))
+    """
+    return _gradient(function, wrt, has_aux, "value_and_grad")
+
+
+def grad(function: Callable[..., Any], wrt: Any = 0, *, has_aux: bool = False) -> Callable[..., Any]:
+    """Return a function that computes the gradient of `function`.
+
+    Parameters
+    ----------
+    function : callable
+        Returns one real number (or, with `has_aux`, a pair of that and anything).
+    wrt : int, str or tuple
+        As in `value_and_grad`.
+    has_aux : bool
+        The function returns ``(output, aux)``; the result is then ``(gradient, aux)``.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of `function`; returns the gradient.
+
+    Raises
+    ------
+    NonScalarOutputError, InputTypeError, WrtError
+        As in `value_and_grad`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nbad
+    >>> nbad.grad(lambda a, b: np.sum(a * b), wrt="b")(np.array([1.0, 2.0]), np.ones(2))
+    array([1., 2.])
+    """
+    both = _gradient(function, wrt, has_aux, "grad")
+
+    @functools.wraps(function)
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        value, answer = both(*args, **kwargs)
+        return (answer, value[1]) if has_aux else answer
+
+    return gradient
+
+
+def _gradient(function: Callable[..., Any], wrt: Any, has_aux: bool, name: str) -> Callable[..., tuple[Any, Any]]:
+    signature = signature_of(function)
+
+    @functools.wraps(function)
+    def both(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        asked = parse_wrt(wrt, signature, args, kwargs)
+        listed, indices = asked_leaves(asked)
+        run = _Recording(function, asked, listed, has_aux=has_aux, name=name)
+        output = run.output
+        slot = run.own_outputs()[0] if len(run.leaves) == 1 and run.leaves[0] is output else None
+        value = run.value
+        if slot is None and not _is_real_number(value):
+            raise NonScalarOutputError.of(name, output, at=user_line())
+        frozen, activity = run.freeze()
+        seeds: dict[int, Any] = {}
+        if slot is not None:
+            dtype = frozen.dtype(slot)
+            if frozen.shape(slot) != () or dtype.kind != "f":
+                raise NonScalarOutputError.of(name, value, at=user_line())
+            seeds[slot] = np.ones((), dtype)
+        cotangents = _sweep(frozen, activity, seeds, len(listed))
+        answers = [_like(c, leaf.value) for c, leaf in zip(cotangents, listed, strict=True)]
+        gradient = _packed(asked, indices, answers)
+        return ((value, run.aux) if has_aux else value), gradient
+
+    return both
+
+
+def _is_real_number(value: Any) -> bool:
+    if is_traced(value):
+        value = plain(value)
+    if isinstance(value, np.ndarray):
+        return value.shape == () and value.dtype.kind == "f"
+    return isinstance(value, (float, np.floating))
+
+
+def vjp(
+    function: Callable[..., Any], *primals: Any, wrt: Any = _EVERYTHING, has_aux: bool = False, **kwargs: Any
+) -> Any:
+    """Return the value of `function` and its pullback, the map from output cotangents to input cotangents.
+
+    Parameters
+    ----------
+    function : callable
+        Returns an array or a container of arrays.
+    *primals : array, float or container of these
+        Arguments.
+    wrt : int, str or tuple, optional
+        What to pull back to; default all of `primals`.
+    has_aux : bool
+        The function returns ``(output, aux)``.
+    **kwargs
+        Keyword arguments of `function`.
+
+    Returns
+    -------
+    value : array or container
+        What the function returned.
+    pullback : callable
+        ``pullback(cotangent)`` with a cotangent of the structure, shapes and dtypes of `value`; returns one cotangent for
+        one primal, a tuple for several. It may be called any number of times.
+    aux : any
+        Only with `has_aux`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nbad
+    >>> value, pullback = nbad.vjp(np.sin, np.array([0.0, 1.0]))
+    >>> pullback(np.array([1.0, 0.0]))
+    array([1., 0.])
+    """
+    signature = signature_of(function)
+    if wrt is _EVERYTHING:
+        wrt = 0 if len(primals) == 1 else tuple((k,) for k in range(len(primals)))
+    asked = parse_wrt(wrt, signature, primals, kwargs)
+    listed, indices = asked_leaves(asked)
+    run = _Recording(function, asked, listed, has_aux=has_aux, name="vjp")
+    frozen, activity = run.freeze()
+    slots = run.own_outputs()
+    outputs = tree.leaves(run.value)
+    for slot, leaf in zip(slots, outputs, strict=True):
+        # The caller may write into what it gets; what the pullback reads of it is watched.
+        if slot is not None and frozen.ref[slot] and isinstance(leaf, np.ndarray) and slot not in run.tape.watched:
+            line = int(frozen.tape.line[np.searchsorted(frozen.out_start, slot, side="right") - 1]) if frozen.nodes else -1
+            run.tape.watched[slot] = (fingerprint(leaf), line)
+    structure = tree.structure(run.value)
+
+    def pullback(cotangent: Any) -> Any:
+        if tree.structure(cotangent) != structure:
+            raise InputTypeError("vjp: the cotangent is not of the structure of the function's value", at=user_line())
+        seeds: dict[int, Any] = {}
+        for slot, given, leaf in zip(slots, tree.leaves(cotangent), outputs, strict=True):
+            if slot is None:
+                continue
+            seed = _seed(given, leaf, frozen.shape(slot), frozen.dtype(slot))
+            seeds[slot] = seeds[slot] + seed if slot in seeds else seed
+        cotangents = _sweep(frozen, activity, seeds, len(listed))
+        return _packed(asked, indices, [_like(c, x.value) for c, x in zip(cotangents, listed, strict=True)])
+
+    return (run.value, pullback, run.aux) if has_aux else (run.value, pullback)
+
+
+def _seed(given: Any, leaf: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Return a cotangent given by the caller, checked against the output it belongs to."""
+    if not is_traced(given):
+        given = np.asarray(given)
+    if given.shape != shape:
+        raise InputTypeError(
+            f"vjp: a cotangent of shape {given.shape} was given for an output of shape {shape}", at=user_line()
+        )
+    if given.dtype == dtype:
+        return given
+    if given.dtype.kind not in "fiub" and dtype.kind != "c":
+        raise InputTypeError(
+            f"vjp: a cotangent of dtype {given.dtype} was given for an output of dtype {dtype}",
+            at=user_line(),
+            fix="Pass its real part.",
+        )
+    return given.astype(dtype)
+
+
+def stop_gradient(value: Any) -> Any:
+    """Return `value` as plain arrays: no derivative passes, at any order.
+
+    Parameters
+    ----------
+    value : array, float or container of these
+        What may be traced.
+
+    Returns
+    -------
+    array, float or container
+        The same values; arrays that were traced come as copies.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nbad
+    >>> nbad.grad(lambda x: np.sum(x * nbad.stop_gradient(x)))(np.array([3.0]))
+    array([3.])
+    """
+
+    def stopped(leaf: Any) -> Any:
+        if not is_traced(leaf):
+            return leaf
+        found = plain(leaf)
+        return found.copy() if isinstance(found, np.ndarray) else found
+
+    return tree.map_leaves(stopped, value)
+
+
+__all__ = ["grad", "stop_gradient", "value_and_grad", "vjp"]
