@@ -23,7 +23,18 @@ from rocket_fft import r2c as _r2c
 from nbad._jit import jit
 from nbad.kernels import memory, threads
 
-__all__ = ["c2c", "c2r", "contiguous", "count", "r2c", "r2c_full", "run", "transform", "transforms_run"]
+__all__ = [
+    "c2c",
+    "c2r",
+    "contiguous",
+    "count",
+    "lines",
+    "r2c",
+    "r2c_full",
+    "run",
+    "transform",
+    "transforms_run",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -161,6 +172,20 @@ def _overload_transform(source: Any, target: Any, axes: Any, forward: Any, facto
 
 
 @jit
+def lines(
+    source: Array, target: Array, outer: int, n_in: int, n_out: int, inner: int, forward: bool, factor: float
+) -> None:
+    """Transform source, seen as (outer, n_in, inner), into target, seen as (outer, n_out, inner).
+
+    Both are contiguous and at least so long; complex ones may be the same, and a complex target with
+    n_out > n_in is that of the source padded with zeros at its end.
+    """
+    before = source[: outer * n_in * inner].reshape((outer, n_in, inner))
+    after = target[: outer * n_out * inner].reshape((outer, n_out, inner))
+    transform(before, after, np.array([1]), forward, factor)
+
+
+@jit
 def _columns(x: Array, y: Array, width: int, forward: bool, factor: float, lo: int, hi: int) -> int:
     """Transform axis 1 of x, shape (b, n, r), into y, shape (b, m, r); a chunk is one b and width columns."""
     middle = np.array([1])
@@ -180,19 +205,18 @@ def _slabs_out(
 
     steps, shape (k, 3), holds (n of the input, n of the output, inner) of each axis, the last axis first.
     """
-    middle = np.array([1])
+    p, q = x.shape[1], y.shape[1]
+    flat, result = x.reshape(x.size), y.reshape(y.size)
     for chunk in range(lo, hi):
         start = chunk * group
-        stop = min(start + group, x.shape[0])
-        n_in, n_out, inner = steps[0]
-        outer = (stop - start) * (x.shape[1] // (n_in * inner))
-        source = x[start:stop].reshape((outer, n_in, inner))
-        transform(source, y[start:stop].reshape((outer, n_out, inner)), middle, forward, factor)
+        size = min(group, x.shape[0] - start)
+        target = result[start * q : (start + size) * q]
+        n_in, n_out, inner = steps[0, 0], steps[0, 1], steps[0, 2]
+        outer = size * (p // (n_in * inner))
+        lines(flat[start * p : (start + size) * p], target, outer, n_in, n_out, inner, forward, factor)
         for k in range(1, steps.shape[0]):
             n, inner = steps[k, 1], steps[k, 2]
-            outer = (stop - start) * (y.shape[1] // (n * inner))
-            block = y[start:stop].reshape((outer, n, inner))
-            transform(block, block, middle, forward, 1.0)
+            lines(target, target, size * (q // (n * inner)), n, n, inner, forward, 1.0)
     return 1
 
 
@@ -201,24 +225,19 @@ def _slabs_back(
     x: Array, y: Array, work: Array, steps: Array, group: int, factor: float, lo: int, hi: int
 ) -> int:
     """Undo `_slabs_out` for real y: x, shape (l, q), to y, shape (l, p); work holds one chunk of x."""
-    middle = np.array([1])
-    size = x.shape[1]
+    q, p = x.shape[1], y.shape[1]
+    flat, result = x.reshape(x.size), y.reshape(y.size)
     for chunk in range(lo, hi):
         start = chunk * group
-        stop = min(start + group, x.shape[0])
-        source = x[start:stop].reshape((stop - start) * size)
+        size = min(group, x.shape[0] - start)
+        source = flat[start * q : (start + size) * q]
         for k in range(steps.shape[0] - 1, 0, -1):
             n, inner = steps[k, 1], steps[k, 2]
-            outer = (stop - start) * (size // (n * inner))
-            target = work[: (stop - start) * size]
-            transform(
-                source.reshape((outer, n, inner)), target.reshape((outer, n, inner)), middle, False, 1.0
-            )
-            source = target
-        n_out, n_in, inner = steps[0]
-        outer = (stop - start) * (size // (n_in * inner))
-        target_real = y[start:stop].reshape((outer, n_out, inner))
-        transform(source.reshape((outer, n_in, inner)), target_real, middle, False, factor)
+            lines(source, work, size * (q // (n * inner)), n, n, inner, False, 1.0)
+            source = work
+        n_out, n_in, inner = steps[0, 0], steps[0, 1], steps[0, 2]
+        target = result[start * p : (start + size) * p]
+        lines(source, target, size * (q // (n_in * inner)), n_in, n_out, inner, False, factor)
     return 1
 
 
@@ -260,7 +279,7 @@ def _run_columns(x: Array, y: Array, axis: int, forward: bool, factor: float) ->
 
 
 def _slab_steps(shape: Sequence[int], axes: Sequence[int], n_real: int) -> Array:
-    """Return (n of the input, n of the output, inner) of the axes, the last first; `shape` is the spectrum's."""
+    """Return (n of the input, n of the output, inner) of the axes, the last first; shape: the spectrum's."""
     steps = [(shape[axis], shape[axis], math.prod(shape[axis + 1 :])) for axis in reversed(axes)]
     steps[0] = (n_real, steps[0][1], steps[0][2])
     return np.array(steps, np.int64)

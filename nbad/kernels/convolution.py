@@ -1,0 +1,433 @@
+"""Own convolution and correlation by products of spectra, in passes whose work stays in cache.
+
+For several transformed axes a convolution is three passes over memory: (a) each slab of the first axis is
+transformed over all other axes; (b) each block of columns is transformed along the first axis, multiplied by
+the kernel's spectrum and transformed back, in one buffer; (c) undoes (a). One transformed axis needs a single
+pass over groups of lines. Between passes the data lie block by block, and so do spectra: **their layout is
+private**, good only for the functions here, for the same lengths, realness and precision. Rows of zeros that
+padding adds are never stored or transformed in (a), rows that cropping drops are never transformed in (c).
+
+Batch axes (all that are not transformed) broadcast as in NumPy. In a spectrum they come first, in their
+order, before one last axis that holds the bins.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbad.kernels import fft, memory, passes
+
+__all__ = ["correlate_spectra", "fast_length", "filter", "filter_from_spectrum", "spectrum"]
+
+Array = np.ndarray[Any, Any]
+Extents = tuple[int, ...]
+
+BLOCK = 1 << 17
+"""Bytes of one block of columns, with all rows of the first axis: the buffer of pass (b)."""
+
+
+@dataclass(frozen=True)
+class _Box:
+    """The box that is transformed: what the passes need to know of its lengths."""
+
+    keep: Extents
+    """Which of the transformed axes are longer than 1; the others are dropped."""
+    n: Extents
+    """Lengths of the kept axes."""
+    q: Extents
+    """Lengths of the spectrum, the last one halved where the data are real."""
+    bins: int
+    """Number of bins of the spectrum."""
+    width: int
+    """Columns in one block of pass (b), or lines in one group for a single axis."""
+    factor: float
+    """Scale of the inverse transform."""
+
+    @property
+    def slab(self) -> int:
+        """Number of bins in one slab of the first axis."""
+        return self.bins // self.n[0]
+
+
+@functools.lru_cache(256)
+def _box(lengths: Extents, real: bool, itemsize: int) -> _Box:
+    """Return the box for complex elements of ``itemsize`` bytes."""
+    keep = tuple(k for k, n in enumerate(lengths) if n > 1) or (len(lengths) - 1,)
+    n = tuple(lengths[k] for k in keep)
+    q = (*n[:-1], n[-1] // 2 + 1) if real else n
+    per_line = 64 // itemsize
+    if len(n) == 1:
+        width = max(1, BLOCK // (q[0] * itemsize))
+    else:
+        width = max(per_line, BLOCK // (n[0] * itemsize) // per_line * per_line)
+    return _Box(keep, n, q, math.prod(q), width, 1.0 / math.prod(n))
+
+
+def _kept(box: _Box, values: Sequence[int]) -> Extents:
+    """Return the values of the axes that the box keeps."""
+    return tuple(values[k] for k in box.keep)
+
+
+def _batch_first(x: Array, axes: Sequence[int], box: _Box, dtype: Any) -> tuple[Array, Extents]:
+    """Return x in C order as (batch, *kept axes) of that dtype, and the shape of its batch axes."""
+    batch = [k for k in range(x.ndim) if k not in axes]
+    shape = tuple(x.shape[k] for k in batch)
+    sizes = _kept(box, [x.shape[axis] for axis in axes])
+    moved = x.transpose(batch + list(axes)).astype(dtype, copy=False)
+    return fft.contiguous(moved).reshape(math.prod(shape), *sizes), shape
+
+
+def _restore(y: Array, batch: Extents, shape: Sequence[int], axes: Sequence[int]) -> Array:
+    """Return y, shape (b, *kept axes), with batch axes and the transformed ones at `axes`, in C order."""
+    y = y.reshape(*batch, *shape)
+    return fft.contiguous(np.moveaxis(y, range(len(batch), y.ndim), axes))
+
+
+def _indices(shape: Extents, batch: Extents) -> Array:
+    """Return, for each element of `batch`, which element of an array of that `shape` broadcasts to it."""
+    return np.broadcast_to(np.arange(math.prod(shape)).reshape(shape), batch)
+
+
+def _element(dtype: Any, real: bool) -> Any:
+    """Return the type of the data whose spectrum has this complex type."""
+    return np.empty(0, dtype).real.dtype if real else np.dtype(dtype)
+
+
+def _array(values: Sequence[int]) -> Array:
+    """Return extents in the form that kernels take."""
+    return np.array(values, np.int64)
+
+
+def _pass_a(x: Array, start: Sequence[int], box: _Box, real: bool, dtype: Any) -> Array:
+    """Run pass (a) over x, shape (b, m0, ...), and return rows, shape (b, m0 * slab)."""
+    m0 = x.shape[1]
+    slabs = x.reshape(x.shape[0] * m0, -1)
+    rows = memory.empty((x.shape[0], m0 * box.slab), dtype)
+    m, n, q, s = _array(x.shape[1:]), _array(box.n), _array(box.q), _array(start)
+    padded = math.prod(box.n[1:]) if x.shape[-1] != box.n[-1] else 0
+
+    def task(lo: int, hi: int) -> int:
+        work, spare = memory.empty((2, box.slab), dtype)
+        pad = memory.empty(padded, x.dtype)
+        return passes.slabs_to_blocks(slabs, rows, m, n, q, s, box.width, work, spare, pad, lo, hi)
+
+    fft.run(task, slabs.shape[0], x.nbytes + rows.nbytes)
+    return rows
+
+
+def _pass_c(rows: Array, shape: Extents, start: Sequence[int], box: _Box, real: bool) -> Array:
+    """Run pass (c) over rows, shape (b, p0 * slab), and return y, shape (b, p0, ...)."""
+    y = memory.empty((rows.shape[0], *shape), _element(rows.dtype, real))
+    slabs = y.reshape(rows.shape[0] * shape[0], -1)
+    p, n, q, o = _array(shape), _array(box.n), _array(box.q), _array(start)
+    padded = math.prod(box.n[1:]) if shape[-1] != box.n[-1] else 0
+
+    def task(lo: int, hi: int) -> int:
+        work = memory.empty(box.slab, rows.dtype)
+        pad = memory.empty(padded, y.dtype)
+        return passes.blocks_to_slabs(rows, slabs, p, n, q, o, box.width, box.factor, work, pad, lo, hi)
+
+    fft.run(task, slabs.shape[0], y.nbytes + rows.nbytes)
+    return y
+
+
+def _line_buffers(box: _Box, dtype: Any, real: bool, padded: bool) -> tuple[Array, Array]:
+    """Return buffers for one group of lines: spectra, shape (g * q,), and data, shape (g * n or 0,)."""
+    pad = memory.empty(box.width * box.n[0] if padded else 0, _element(dtype, real))
+    return memory.empty(box.width * box.bins, dtype), pad
+
+
+def spectrum(
+    v: Array, lengths: Sequence[int], axes: Sequence[int], real: bool, start: Sequence[int] | None = None
+) -> Array:
+    """Place an array in a box of zeros and transform it.
+
+    Parameters
+    ----------
+    v : ndarray of float32, float64, complex64 or complex128, shape (..., m, ...)
+        Any strides, not empty. Not modified.
+    lengths : sequence of int
+        Lengths of the box along `axes`.
+    axes : sequence of int
+        The transformed axes of `v`: non-negative, ascending.
+    real : bool
+        Whether `v` and what it is convolved with are real; half the spectrum is kept then.
+    start : sequence of int, optional
+        Where `v` begins in the box; ``start + m <= lengths``. At its origin by default.
+
+    Returns
+    -------
+    ndarray of complex, shape (*batch, bins)
+        The spectrum in the layout of this module.
+    """
+    fft.count()
+    dtype = np.result_type(v.dtype, np.complex64)
+    box = _box(tuple(lengths), real, dtype.itemsize)
+    x, batch = _batch_first(v, axes, box, _element(dtype, real))
+    offsets = _kept(box, start or [0] * len(axes))
+    bins = memory.empty((x.shape[0], box.bins), dtype)
+    if len(box.n) == 1:
+
+        def lines(lo: int, hi: int) -> int:
+            _, pad = _line_buffers(box, dtype, real, x.shape[1:] != box.n)
+            return passes.lines_spectrum(x, bins, box.n[0], offsets[0], box.width, pad, lo, hi)
+
+        fft.run(lines, -(-x.shape[0] // box.width), x.nbytes + bins.nbytes)
+    else:
+        rows = _pass_a(x, offsets, box, real, dtype)
+        m0, n0, s0 = x.shape[1], box.n[0], offsets[0]
+
+        def blocks(lo: int, hi: int) -> int:
+            return passes.blocks_forward(rows, bins, m0, n0, s0, box.width, lo, hi)
+
+        fft.run(blocks, x.shape[0] * -(-box.slab // box.width), rows.nbytes + bins.nbytes)
+    return bins.reshape(*batch, box.bins)
+
+
+def filter(
+    x: Array,
+    start: Sequence[int],
+    lengths: Sequence[int],
+    h_hat: Array,
+    conj: bool,
+    out_start: Sequence[int],
+    out_shape: Sequence[int],
+    axes: Sequence[int],
+    real: bool,
+    keep_spectrum: bool = False,
+) -> tuple[Array, Array | None]:
+    """Convolve an array with a kernel whose spectrum is at hand, or correlate it.
+
+    Parameters
+    ----------
+    x : ndarray, shape (..., m, ...)
+        Any strides, not empty; converted to the precision of `h_hat`. Not modified.
+    start : sequence of int
+        Where `x` begins in the box, per transformed axis.
+    lengths : sequence of int
+        Lengths of the box.
+    h_hat : ndarray of complex64 or complex128, shape (*batch, bins)
+        The kernel's spectrum, from this module, for the same `lengths` and `real`. Its batch axes and those
+        of `x` broadcast.
+    conj : bool
+        Whether the conjugate of `h_hat` is taken (correlation).
+    out_start, out_shape : sequence of int
+        Which part of the box is returned, per transformed axis.
+    axes : sequence of int
+        The transformed axes of `x`: non-negative, ascending.
+    real : bool
+        Whether `x` and the kernel are real.
+    keep_spectrum : bool
+        Whether the spectrum of `x` is returned too.
+
+    Returns
+    -------
+    y : ndarray, shape (..., out_shape, ...)
+        In C order; axes that broadcasting adds come first. The same bits for any number of threads.
+    x_hat : ndarray of complex, shape (*batch of x, bins), or None
+        As `spectrum` would give it.
+
+    Notes
+    -----
+    Two transforms: ``crop(ifft(fft(place(x)) * h_hat))``.
+    """
+    dtype = h_hat.dtype
+    box = _box(tuple(lengths), real, dtype.itemsize)
+    own = tuple(n for k, n in enumerate(x.shape) if k not in axes)
+    batch = np.broadcast_shapes(own, h_hat.shape[:-1])
+    if math.prod(own) != math.prod(batch):
+        # Each line of x meets several kernels: its spectrum is made once.
+        made = spectrum(x.astype(_element(dtype, real), copy=False), lengths, axes, real, start)
+        shifted = [axis + len(batch) - len(own) for axis in axes]
+        y = filter_from_spectrum(made, h_hat, conj, lengths, shifted, real, out_start, out_shape)
+        return y, made if keep_spectrum else None
+    fft.count(2)
+    data, _ = _batch_first(x, axes, box, _element(dtype, real))
+    s, o, p = _kept(box, start), _kept(box, out_start), _kept(box, out_shape)
+    kernels = fft.contiguous(h_hat).reshape(-1, box.bins)
+    which = np.ascontiguousarray(_indices(h_hat.shape[:-1], batch)).reshape(-1)
+    count = data.shape[0]
+    kept = memory.empty((count if keep_spectrum else 0, box.bins), dtype)
+    if len(box.n) == 1:
+        n = box.n[0]
+        y = memory.empty((count, *p), data.dtype)
+
+        def lines(lo: int, hi: int) -> int:
+            work, pad = _line_buffers(box, dtype, real, data.shape[1:] != box.n or p != box.n)
+            return passes.lines_filter(
+                data, kernels, which, kept, y, n, s[0], o[0], box.width, conj, box.factor, work, pad, lo, hi
+            )
+
+        fft.run(lines, -(-count // box.width), data.nbytes + y.nbytes)
+    else:
+        rows = _pass_a(data, s, box, real, dtype)
+        m0, n0, p0 = data.shape[1], box.n[0], p[0]
+        out = rows if p0 == m0 else memory.empty((count, p0 * box.slab), dtype)
+
+        def blocks(lo: int, hi: int) -> int:
+            work = memory.empty(n0 * min(box.width, box.slab), dtype)
+            return passes.blocks_filter(
+                rows, kernels, which, kept, out, m0, n0, s[0], p0, o[0], box.width, conj, work, lo, hi
+            )
+
+        fft.run(blocks, count * -(-box.slab // box.width), rows.nbytes + out.nbytes)
+        y = _pass_c(out, p, o, box, real)
+    shifted = [axis + len(batch) - len(own) for axis in axes]
+    x_hat = kept.reshape(*own, box.bins) if keep_spectrum else None
+    return _restore(y, batch, out_shape, shifted), x_hat
+
+
+def filter_from_spectrum(
+    x_hat: Array,
+    h_hat: Array,
+    conj: bool,
+    lengths: Sequence[int],
+    axes: Sequence[int],
+    real: bool,
+    out_start: Sequence[int],
+    out_shape: Sequence[int],
+) -> Array:
+    """Multiply two spectra and transform back: `filter` where the spectrum of its array is at hand.
+
+    Parameters
+    ----------
+    x_hat, h_hat : ndarray of complex64 or complex128, shape (*batch, bins)
+        Spectra from this module, for the same `lengths` and `real`; their batch axes broadcast.
+    conj : bool
+        Whether the conjugate of `h_hat` is taken.
+    lengths : sequence of int
+        Lengths of the box.
+    axes : sequence of int
+        Where the transformed axes are in the result: non-negative, ascending.
+    real : bool
+        Whether the data are real.
+    out_start, out_shape : sequence of int
+        Which part of the box is returned, per transformed axis.
+
+    Returns
+    -------
+    ndarray, shape (..., out_shape, ...)
+        In C order. The same bits for any number of threads.
+
+    Notes
+    -----
+    One transform.
+    """
+    return _product(x_hat, h_hat, conj, lengths, axes, real, (), out_start, out_shape)
+
+
+def correlate_spectra(
+    a_hat: Array,
+    b_hat: Array,
+    lengths: Sequence[int],
+    axes: Sequence[int],
+    real: bool,
+    reduce_axes: Sequence[int],
+    out_start: Sequence[int],
+    out_shape: Sequence[int],
+) -> Array:
+    """Correlate two arrays by their spectra and sum over batch axes, which happens before the transform.
+
+    Parameters
+    ----------
+    a_hat, b_hat : ndarray of complex64 or complex128, shape (*batch, bins)
+        Spectra from this module, for the same `lengths` and `real`; their batch axes broadcast.
+    lengths : sequence of int
+        Lengths of the box.
+    axes : sequence of int
+        Where the transformed axes are in the result: non-negative, ascending.
+    real : bool
+        Whether the data are real.
+    reduce_axes : sequence of int
+        Which of the broadcast batch axes are summed over, non-negative; they are absent from the result.
+    out_start, out_shape : sequence of int
+        Which part of the box is returned, per transformed axis.
+
+    Returns
+    -------
+    ndarray, shape (..., out_shape, ...)
+        ``crop(ifft(sum(a_hat * conj(b_hat))))`` in C order. The same bits for any number of threads.
+
+    Notes
+    -----
+    One transform. With ``y = filter(x, ..., h_hat)`` and cotangent ``g``, the cotangent of the kernel is
+    ``correlate_spectra(spectrum(g), x_hat)``.
+    """
+    return _product(a_hat, b_hat, True, lengths, axes, real, tuple(reduce_axes), out_start, out_shape)
+
+
+def _product(
+    a_hat: Array, b_hat: Array, conj: bool, lengths: Sequence[int], axes: Sequence[int], real: bool,
+    reduce_axes: Extents, out_start: Sequence[int], out_shape: Sequence[int],
+) -> Array:  # fmt: skip
+    """Return ``crop(ifft(sum(a_hat * b_hat)))``, with the conjugate of b_hat if `conj`."""
+    fft.count()
+    dtype = np.result_type(a_hat.dtype, b_hat.dtype)
+    box = _box(tuple(lengths), real, dtype.itemsize)
+    batch = np.broadcast_shapes(a_hat.shape[:-1], b_hat.shape[:-1])
+    stays = [k for k in range(len(batch)) if k not in reduce_axes]
+    remaining = tuple(batch[k] for k in stays)
+    count = math.prod(remaining)
+    order = stays + list(reduce_axes)
+    ia, ib = (
+        np.ascontiguousarray(_indices(spec.shape[:-1], batch).transpose(order)).reshape(count, -1)
+        for spec in (a_hat, b_hat)
+    )
+    a, b = (fft.contiguous(spec.astype(dtype, copy=False)).reshape(-1, box.bins) for spec in (a_hat, b_hat))
+    o, p = _kept(box, out_start), _kept(box, out_shape)
+    if len(box.n) == 1:
+        y = memory.empty((count, *p), _element(dtype, real))
+
+        def lines(lo: int, hi: int) -> int:
+            work, pad = _line_buffers(box, dtype, real, p != box.n)
+            return passes.lines_product(
+                a, b, ia, ib, y, box.n[0], o[0], box.width, conj, box.factor, work, pad, lo, hi
+            )
+
+        fft.run(lines, -(-count // box.width), y.nbytes * (1 + ia.shape[1]))
+    else:
+        n0, p0 = box.n[0], p[0]
+        out = memory.empty((count, p0 * box.slab), dtype)
+
+        def blocks(lo: int, hi: int) -> int:
+            work = memory.empty(n0 * min(box.width, box.slab), dtype)
+            return passes.blocks_product(a, b, ia, ib, out, n0, p0, o[0], box.width, conj, work, lo, hi)
+
+        fft.run(blocks, count * -(-box.slab // box.width), out.nbytes * (1 + ia.shape[1]))
+        y = _pass_c(out, p, o, box, real)
+    return _restore(y, remaining, out_shape, axes)
+
+
+@functools.lru_cache(4096)
+def fast_length(n: int, real: bool) -> int:
+    """Return the least length from `n` on that transforms fast.
+
+    Parameters
+    ----------
+    n : int
+        The length that is needed, at least 1.
+    real : bool
+        Whether it is the halved axis of a real transform; then it is even, for an even one is transformed at
+        half its length.
+
+    Returns
+    -------
+    int
+        A product of 2, 3, 5, 7 and at most one 11.
+    """
+    step = 2 if real and n > 1 else 1
+    candidate = -(-n // step) * step
+    while True:
+        rest = candidate
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        if rest in (1, 11):
+            return candidate
+        candidate += step
