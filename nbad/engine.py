@@ -17,9 +17,9 @@ from nbad.activity import TABLES, Activity
 from nbad.errors import KernelError, RuleError, where
 from nbad.frame import AT, NAMES, point
 from nbad.kernels import block, memory, threads
-from nbad.loops import DONE, FAILED, HOST_NODE, LARGE_RUN, NEED_ARENA, NEED_SCRATCH, PAUSE
+from nbad.loops import DONE, HOST_NODE, LARGE_RUN, NEED_ARENA, NEED_SCRATCH, PAUSE
 from nbad.config import SETTINGS
-from nbad.plan import NEED_CONVERT, NEED_KERNEL, NEED_TEMPLATE
+from nbad.plan import FAILED, NEED_CONVERT, NEED_KERNEL, NEED_TEMPLATE
 from nbad.program import PROGRAMS
 from nbad.pulling import Scattered, pull_node
 from nbad.table import TABLE
@@ -142,6 +142,7 @@ class Sweep:
             "counts": self.counts,
             "converted": space.converted,
             "kernels": block.ADDRESS,
+            "entries": F.ENTRIES,
         }
         for name, array in self.held.items():
             point(space.frame, name, array)
@@ -162,7 +163,8 @@ class Sweep:
         frame, info = self.space.address, self.space.info
         node = self.frozen.nodes - 1
         while True:
-            why, node = loops.advance(frame, node)
+            why = loops.advance(frame, node)
+            node = int(info[F.NODE])
             if why == DONE:
                 return
             if why == HOST_NODE:

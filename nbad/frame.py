@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core import config as numba_config
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from nbad._jit import jit
+from nbad._jit import SOURCE_HASH, cfunc, jit
 
 #: Tape, activity, cotangents, tables, work arrays: name -> position in the frame.
 NAMES = (
@@ -60,9 +61,11 @@ NAMES = (
     "info",
     "free",
     "visited",
+    "entries",
 )
 AT = {name: 2 * i for i, name in enumerate(NAMES)}
 AT_NEEDS = AT["needs"]
+AT_ENTRIES = AT["entries"]
 
 # What `info` holds.
 (
@@ -87,8 +90,9 @@ AT_NEEDS = AT["needs"]
     SCRATCH,  # address of the scratch block used by small runs
     SCRATCH_BYTES,
     PARTIALS,  # address of the block sums, one row a block
-) = range(21)
-INFO_SIZE = 21
+    NODE,  # where `advance` stopped
+) = range(22)
+INFO_SIZE = 22
 
 # What an entry of `outs` says: (mode, slot, register, address).
 FULL, SAME, PASS, SUM, TEMP = range(5)
@@ -160,6 +164,65 @@ def view_i1(typing_context: Any, frame: Any, at: Any) -> Any:
 def view_f8(typing_context: Any, frame: Any, at: Any) -> Any:
     """View a float64 array of the frame."""
     return _view(frame, at, types.float64)
+
+
+@intrinsic
+def call_entry(typing_context: Any, frame: Any, index: Any, *args: Any) -> Any:
+    """Call entry `index` with the frame and integers; return its int64.
+
+    A call by address keeps the callee out of the caller's code: numba would compile it again into each caller.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        word = ir.IntType(64)
+        pairs = builder.inttoptr(values[0], word.as_pointer())
+        entries = builder.load(builder.gep(pairs, [word(AT_ENTRIES)]))
+        table = builder.inttoptr(entries, word.as_pointer())
+        address = builder.load(builder.gep(table, [context.cast(builder, values[1], signature.args[1], types.int64)]))
+        given = zip(cgutils.unpack_tuple(builder, values[2]), packed, strict=True)
+        rest = [context.cast(builder, value, kind, types.int64) for value, kind in given]
+        kind = ir.FunctionType(word, [word] * (1 + len(rest)))
+        return builder.call(builder.inttoptr(address, kind.as_pointer()), [values[0], *rest])
+
+    packed = args[0] if len(args) == 1 and isinstance(args[0], types.BaseTuple) else types.Tuple(args)
+    return types.int64(types.int64, index, packed), codegen
+
+
+#: Addresses of the entries, in the order of `ENTRY_NAMES`; filled when the loops are compiled.
+ENTRY_NAMES = (
+    "object_register",
+    "value_register",
+    "cotangent_register",
+    "expand",
+    "collect",
+    "place",
+    "plan_run",
+    "load_block",
+    "execute",
+    "run_small",
+    "run_native",
+)
+ENTRIES = np.zeros(len(ENTRY_NAMES), np.int64)
+_entries: list[Any] = []
+
+
+def entry(arguments: int) -> Any:
+    """Compile the decorated function of the frame and integers, and enter its address by its name.
+
+    An entry cannot raise: it returns an int64, 0 if it failed.
+    """
+    signature = f"int64({', '.join(['int64'] * (1 + arguments))})"
+
+    def enter(function: Any) -> Any:
+        name = function.__name__
+        function.__qualname__ = f"{name}_{SOURCE_HASH}"
+        compiled = cfunc(signature)(function)
+        _entries.append(compiled)
+        if name in ENTRY_NAMES:
+            ENTRIES[ENTRY_NAMES.index(name)] = compiled.address
+        return compiled.ctypes
+
+    return enter
 
 
 def point(frame: np.ndarray, name: str, array: np.ndarray) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 from nbad import frame as F  # noqa: N812 - the names of a table of constants
 from nbad._jit import jit
 from nbad.activity import ELEMENTWISE_OP, HOST_OP, SPREAD_OP
-from nbad.frame import AT, needed, view_f8, view_i1, view_i2, view_i4, view_i8
+from nbad.frame import AT, ENTRY_NAMES, call_entry, entry, needed, view_f8, view_i1, view_i2, view_i4, view_i8
 from nbad.kernels.block import ID, call_kernel
 from nbad.kernels.native import DATA_OFFSET, load_int, pointer_f4, pointer_f8, pointer_i4, pointer_i8
-from nbad.plan import ON_HOST, PLANNED, SUM_ROW, any_needed, plan_run
+from nbad.plan import FAILED, ON_HOST, PLANNED, SUM_ROW, any_needed
 
 #: What `advance` returns besides the NEED codes of `nbad.plan`.
-DONE, HOST_NODE, LARGE_RUN, NEED_ARENA, NEED_SCRATCH, FAILED, PAUSE = range(10, 17)
+DONE, HOST_NODE, LARGE_RUN, NEED_ARENA, NEED_SCRATCH, PAUSE = range(10, 16)
 
 
 
@@ -37,16 +37,19 @@ _NUMBERS, _LOADS, _OUTS, _INFO, _VISITED = (AT[n] for n in ("numbers", "loads", 
 I_ROWS, I_REGISTERS, I_OUTS, I_SUMS, I_TEMPS = F.ROWS, F.REGISTERS, F.OUTS, F.SUMS, F.TEMPS
 I_BOTTOM, I_DTYPE, I_AVAL, I_SIZE, I_PLACES, I_BLOCK = F.BOTTOM, F.DTYPE, F.AVAL, F.SIZE, F.PLACES, F.BLOCK
 I_RELEASED, I_ARENA, I_ARENA_END, I_NEED_A, I_NEED_B = F.RELEASED, F.ARENA, F.ARENA_END, F.NEED_A, F.NEED_B
-I_SCRATCH, I_SCRATCH_BYTES, I_PARTIALS = F.SCRATCH, F.SCRATCH_BYTES, F.PARTIALS
+I_SCRATCH, I_SCRATCH_BYTES, I_PARTIALS, I_NODE = F.SCRATCH, F.SCRATCH_BYTES, F.PARTIALS, F.NODE
 _NO_COTANGENT, _AT_ADDRESS, _SPREAD, _IN_OBJECT = F.NO_COTANGENT, F.AT_ADDRESS, F.SPREAD, F.IN_OBJECT
 _SCRATCH_REGISTER, _MEMORY, _NUMBER, _LOADED = F.SCRATCH_REGISTER, F.MEMORY, F.NUMBER, F.LOADED
 _FULL, _SAME, _PASS, _SUM = F.FULL, F.SAME, F.PASS, F.SUM
 _LOAD, _LOAD_WIDTH, _OUT_WIDTH = F.LOAD, F.LOAD_WIDTH, F.OUT_WIDTH
+_E_PLAN_RUN, _E_LOAD_BLOCK, _E_EXECUTE, _E_RUN_SMALL, _E_RUN_NATIVE = (
+    ENTRY_NAMES.index(n) for n in ("plan_run", "load_block", "execute", "run_small", "run_native")
+)
 _KERNEL_SUM, _KERNEL_ADD = ID["sum"], ID["add"]
 
 
-@jit("void(int64, int64, int64, int64, int64)")
-def _load_block(frame, load, target, offset, count):  # type: ignore[no-untyped-def]
+@entry(4)
+def load_block(frame, load, target, offset, count):  # type: ignore[no-untyped-def]
     """Copy `count` elements from flat position `offset` of a strided or broadcast array to `target`."""
     info = view_i8(frame, _INFO)
     loads = view_i8(frame, _LOADS)
@@ -78,6 +81,7 @@ def _load_block(frame, load, target, offset, count):  # type: ignore[no-untyped-
                 if itemsize == 16:
                     pointer_i8(to + 16 * i + 8)[0] = pointer_i8(source + i * step + 8)[0]
         done += length
+    return 1
 
 
 @jit("void(int64, int64, int64, float64, float64)")
@@ -101,7 +105,7 @@ def _fill(target, count, dtype, re, im):  # type: ignore[no-untyped-def]
                 x8[2 * i], x8[2 * i + 1] = re, im
 
 
-@jit("int64(int64, int64, int64, int64)")
+@entry(3)
 def execute(frame, lo, hi, scratch):  # type: ignore[no-untyped-def]
     """Run the planned program on blocks `lo` to `hi`, with registers in the memory at `scratch`; return 1, or 0 on failure."""
     info = view_i8(frame, _INFO)
@@ -112,7 +116,7 @@ def execute(frame, lo, hi, scratch):  # type: ignore[no-untyped-def]
     itemsize = 4 if dtype == 0 else (16 if dtype == 3 else 8)
     width = min(block, size) * itemsize
     width += -width % 64
-    for r in range(info[I_REGISTERS]):
+    for r in range(1, info[I_REGISTERS]):
         if kind[r] == _NUMBER and place[r] >= 0:
             _fill(scratch + place[r] * width, min(block, size), dtype, numbers[2 * r], numbers[2 * r + 1])
     count = info[I_ROWS]
@@ -123,7 +127,8 @@ def execute(frame, lo, hi, scratch):  # type: ignore[no-untyped-def]
             kernel = np.int64(rows[5 * i])
             a, b, c, r = rows[5 * i + 1], rows[5 * i + 2], rows[5 * i + 3], rows[5 * i + 4]
             if kernel == _LOAD:
-                _load_block(frame, np.int64(a), scratch + place[r] * width, offset, n)
+                if call_entry(frame, _E_LOAD_BLOCK, a, scratch + place[r] * width, offset, n) != 1:
+                    return 0
                 continue
             pa = address[a] + offset * itemsize if kind[a] == _MEMORY else scratch + place[a] * width
             if kernel == SUM_ROW:
@@ -190,8 +195,8 @@ def settle_used(frame):  # type: ignore[no-untyped-def]
                 counts[8 * np.int64(op[node]) + min(edge - first, 7)] += 1
 
 
-@jit("int64(int64)")
-def _run_small(frame):  # type: ignore[no-untyped-def]
+@entry(0)
+def run_small(frame):  # type: ignore[no-untyped-def]
     """Execute a small planned run with buffers from the arena; return PLANNED or what is missing (nothing is changed then)."""
     info = view_i8(frame, _INFO)
     outs, v_address = view_i8(frame, _OUTS), view_i8(frame, _V_ADDRESS)
@@ -219,7 +224,7 @@ def _run_small(frame):  # type: ignore[no-untyped-def]
         if outs[at] == _FULL:
             v_address[outs[at + 2]] = info[I_ARENA]
             info[I_ARENA] += width
-    if execute(frame, 0, count_blocks(frame), info[I_SCRATCH]) != 1:
+    if call_entry(frame, _E_EXECUTE, 0, count_blocks(frame), info[I_SCRATCH]) != 1:
         return FAILED
     add = view_i8(frame, _KERNELS)[4 * _KERNEL_ADD + dtype]
     for i in range(info[I_OUTS]):
@@ -243,8 +248,8 @@ def _run_small(frame):  # type: ignore[no-untyped-def]
     return PLANNED
 
 
-@jit("int64(int64, int64)")
-def _run_native(frame, node):  # type: ignore[no-untyped-def]
+@entry(1)
+def run_native(frame, node):  # type: ignore[no-untyped-def]
     """Pass the cotangent of a sum or a reshape back without touching memory; return PLANNED or ON_HOST."""
     op = np.int64(view_i2(frame, _OP)[node])
     out = np.int64(view_i4(frame, _OUT_START)[node])
@@ -270,9 +275,9 @@ def _run_native(frame, node):  # type: ignore[no-untyped-def]
     return PLANNED
 
 
-@jit("UniTuple(int64, 2)(int64, int64)")
+@entry(1)
 def advance(frame, top):  # type: ignore[no-untyped-def]
-    """Sweep from node `top` downwards until Python is needed; return (why, node)."""
+    """Sweep from node `top` downwards until Python is needed; return why; the node is in `info`."""
     info = view_i8(frame, _INFO)
     op, out_start = view_i2(frame, _OP), view_i4(frame, _OUT_START)
     cot_kind, native, outputs = view_i1(frame, _COT_KIND), view_i1(frame, _NATIVE), view_i1(frame, _OUTPUTS)
@@ -290,20 +295,21 @@ def advance(frame, top):  # type: ignore[no-untyped-def]
             continue
         status = ON_HOST
         if native[op[node]] == ELEMENTWISE_OP:
-            status = plan_run(frame, node)
+            status = call_entry(frame, _E_PLAN_RUN, node)
             if status == PLANNED:
                 if info[I_SIZE] > SMALL or info[I_TEMPS] > 0:
-                    return LARGE_RUN, node
-                status = _run_small(frame)
+                    info[I_NODE] = node
+                    return LARGE_RUN
+                status = call_entry(frame, _E_RUN_SMALL)
                 if status == PLANNED:
                     node = info[I_BOTTOM]
                     continue
         elif native[op[node]] != HOST_OP:
-            status = _run_native(frame, node)
+            status = call_entry(frame, _E_RUN_NATIVE, node)
             if status == PLANNED:
                 node -= 1
                 continue
-        if status == ON_HOST:
-            return HOST_NODE, node
-        return status, node
-    return (DONE, -1) if node < 0 else (PAUSE, node)
+        info[I_NODE] = node
+        return HOST_NODE if status == ON_HOST else status
+    info[I_NODE] = node
+    return DONE if node < 0 else PAUSE

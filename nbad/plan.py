@@ -9,7 +9,7 @@ their operands, so the scratch place is reused).
 import numpy as np
 from nbad import frame as F  # noqa: N812 - the names of a table of constants
 from nbad._jit import jit
-from nbad.frame import AT, needed, view_f8, view_i1, view_i2, view_i4, view_i8
+from nbad.frame import AT, call_entry, entry, needed, view_f8, view_i1, view_i2, view_i4, view_i8
 from nbad.kernels.block import ID
 from nbad.kernels.native import (
     DATA_OFFSET,
@@ -23,7 +23,7 @@ from nbad.kernels.native import (
 )
 from nbad.program import HOST, OUTPUT, READY, UNKNOWN
 
-PLANNED, NEED_TEMPLATE, NEED_KERNEL, NEED_CONVERT, ON_HOST = range(5)
+FAILED, PLANNED, NEED_TEMPLATE, NEED_KERNEL, NEED_CONVERT, ON_HOST = range(6)
 
 _ADD, _MUL, _MULADD, _SUM_KERNEL = ID["add"], ID["mul"], ID["muladd"], ID["sum"]
 _COTANGENT = 4
@@ -49,6 +49,14 @@ _ROWS, _V_KIND, _V_ADDRESS, _V_LAST, _V_PLACE, _V_SLOT = (
 )
 _NUMBERS, _LOADS, _TOUCHED, _SEEN, _OUTS = (AT[n] for n in ("numbers", "loads", "touched", "seen", "outs"))
 _RELEASED, _INFO, _FREE = AT["released"], AT["info"], AT["free"]
+(
+    _E_OBJECT_REGISTER,
+    _E_VALUE_REGISTER,
+    _E_COTANGENT_REGISTER,
+    _E_EXPAND,
+    _E_COLLECT,
+    _E_PLACE,
+) = range(6)
 _NATIVE, _VISITED = AT["native"], AT["visited"]
 
 I_ROWS, I_REGISTERS, I_LOADS, I_OUTS, I_SUMS, I_TEMPS = F.ROWS, F.REGISTERS, F.LOADS, F.OUTS, F.SUMS, F.TEMPS
@@ -114,8 +122,8 @@ def _value_at(frame, address, dtype):  # type: ignore[no-untyped-def]
     return _number(frame, z8[0], z8[1])
 
 
-@jit("int64(int64, int64)")
-def _object_register(frame, object_id):  # type: ignore[no-untyped-def]
+@entry(1)
+def object_register(frame, object_id):  # type: ignore[no-untyped-def]
     """Return a register for the ndarray object `object_id` of the run's dtype, broadcast over the run."""
     info = view_i8(frame, _INFO)
     dtype, aval = info[I_DTYPE], info[I_AVAL]
@@ -129,8 +137,6 @@ def _object_register(frame, object_id):  # type: ignore[no-untyped-def]
     if size == 1:
         return _value_at(frame, data, dtype)
     # Is it contiguous and of the run's own shape?
-    full = view_i8(frame, _AVAL_SHAPE)
-    first = view_i8(frame, _AVAL_START)[aval]
     rank = view_i8(frame, _AVAL_NDIM)[aval]
     direct = size == info[I_SIZE]
     expected = itemsize
@@ -150,8 +156,6 @@ def _object_register(frame, object_id):  # type: ignore[no-untyped-def]
         if back >= 0 and load_int(shape + 8 * back) != 1:
             step = load_int(strides + 8 * back)
         loads[at + 2 + d] = step
-    if rank > 0 and full[first] < 0:
-        return -1
     r = _new_register(frame, _LOADED, info[I_LOADS])
     rows = view_i4(frame, _ROWS)
     row = 5 * info[I_ROWS]
@@ -161,11 +165,11 @@ def _object_register(frame, object_id):  # type: ignore[no-untyped-def]
     return r
 
 
-@jit("int64(int64, int64)")
-def _value_register(frame, slot):  # type: ignore[no-untyped-def]
+@entry(1)
+def value_register(frame, slot):  # type: ignore[no-untyped-def]
     """Return the register of the kept value of `slot`, or -1 if it must be converted first."""
     value_of = view_i4(frame, _VALUE_OF)
-    if value_of[slot] >= 0:
+    if value_of[slot] > 0:
         return np.int64(value_of[slot])
     info = view_i8(frame, _INFO)
     ref = view_i8(frame, _REF)[slot]
@@ -182,7 +186,7 @@ def _value_register(frame, slot):  # type: ignore[no-untyped-def]
             if ref == 0:
                 info[I_NEED_A], info[I_NEED_B] = slot, info[I_DTYPE]
                 return -1
-        r = _object_register(frame, ref)
+        r = call_entry(frame, _E_OBJECT_REGISTER, ref)
     value_of[slot] = r
     seen = view_i4(frame, _SEEN)
     seen[0] += 1
@@ -190,8 +194,8 @@ def _value_register(frame, slot):  # type: ignore[no-untyped-def]
     return r
 
 
-@jit("int64(int64, int64)")
-def _cotangent_register(frame, slot):  # type: ignore[no-untyped-def]
+@entry(1)
+def cotangent_register(frame, slot):  # type: ignore[no-untyped-def]
     """Return the register of the cotangent of `slot` that earlier steps of the sweep have left."""
     info = view_i8(frame, _INFO)
     kind = view_i1(frame, _COT_KIND)[slot]
@@ -204,7 +208,7 @@ def _cotangent_register(frame, slot):  # type: ignore[no-untyped-def]
     elif kind == _SPREAD:
         r = _value_at(frame, address, info[I_DTYPE])
     else:
-        r = _object_register(frame, address)
+        r = call_entry(frame, _E_OBJECT_REGISTER, address)
         released = view_i4(frame, _RELEASED)
         released[info[I_RELEASED]] = slot
         info[I_RELEASED] += 1
@@ -223,7 +227,7 @@ def _contribute(frame, slot, r, fresh):  # type: ignore[no-untyped-def]
         touched[0] += 1
         touched[touched[0]] = slot
         if view_i1(frame, _COT_KIND)[slot] != _NO_COTANGENT and view_i4(frame, _AVAL)[slot] == info[I_AVAL]:
-            before = _cotangent_register(frame, slot)
+            before = call_entry(frame, _E_COTANGENT_REGISTER, slot)
             fresh = fresh and view_i4(frame, _ROWS)[5 * info[I_ROWS] - 1] == r
         else:
             register_of[slot] = r
@@ -251,15 +255,15 @@ def _forget(frame):  # type: ignore[no-untyped-def]
     seen[0] = 0
 
 
-@jit("int64(int64, int64)")
-def _expand(frame, node):  # type: ignore[no-untyped-def]
+@entry(1)
+def expand(frame, node):  # type: ignore[no-untyped-def]
     """Expand the rules of the needed edges of `node`; return PLANNED or what is missing."""
     info = view_i8(frame, _INFO)
     register_of = view_i4(frame, _REGISTER_OF)
     out = np.int64(view_i4(frame, _OUT_START)[node])
     g = np.int64(register_of[out])
     if g < 0:
-        g = _cotangent_register(frame, out)
+        g = call_entry(frame, _E_COTANGENT_REGISTER, out)
     op = np.int64(view_i2(frame, _OP)[node])
     cell = 4 * op + info[I_DTYPE]
     edge_start, edge_slot = view_i8(frame, _EDGE_START), view_i4(frame, _EDGE_SLOT)
@@ -294,9 +298,9 @@ def _expand(frame, node):  # type: ignore[no-untyped-def]
                 elif x >= _FIRST:
                     r = np.int64(temporaries[x - _FIRST])
                 else:
-                    r = _value_register(frame, out if x == OUTPUT else np.int64(edge_slot[first + x]))
-                    if r < 0:
-                        return NEED_CONVERT
+                    r = call_entry(frame, _E_VALUE_REGISTER, out if x == OUTPUT else np.int64(edge_slot[first + x]))
+                    if r <= 0:
+                        return NEED_CONVERT if r < 0 else FAILED
                 if j == 0:
                     found = (r, found[1], found[2])
                 elif j == 1:
@@ -325,8 +329,8 @@ def any_needed(frame, node):  # type: ignore[no-untyped-def]
     return False
 
 
-@jit("void(int64)")
-def _collect(frame):  # type: ignore[no-untyped-def]
+@entry(0)
+def collect(frame):  # type: ignore[no-untyped-def]
     """List what leaves the run: cotangents of slots that were made before it."""
     info = view_i8(frame, _INFO)
     register_of, touched = view_i4(frame, _REGISTER_OF), view_i4(frame, _TOUCHED)
@@ -362,13 +366,14 @@ def _collect(frame):  # type: ignore[no-untyped-def]
             row = 5 * info[I_ROWS]
             rows[row], rows[row + 1], rows[row + 2], rows[row + 3], rows[row + 4] = _SUM_ROW, r, r, r, source
             info[I_ROWS] += 1
+    return 1
 
 
-@jit("void(int64)")
-def _place(frame):  # type: ignore[no-untyped-def]
+@entry(0)
+def place(frame):  # type: ignore[no-untyped-def]
     """Give each virtual register that needs one a place in the scratch block, reusing places that are dead."""
     info = view_i8(frame, _INFO)
-    rows, last, place = view_i4(frame, _ROWS), view_i4(frame, _V_LAST), view_i4(frame, _V_PLACE)
+    rows, last, place_of = view_i4(frame, _ROWS), view_i4(frame, _V_LAST), view_i4(frame, _V_PLACE)
     v_kind, free = view_i1(frame, _V_KIND), view_i4(frame, _FREE)
     count = info[I_ROWS]
     for i in range(count):
@@ -378,16 +383,16 @@ def _place(frame):  # type: ignore[no-untyped-def]
             last[rows[5 * i + j]] = i
     used = np.int64(0)
     spare = np.int64(0)
-    for r in range(info[I_REGISTERS]):
+    for r in range(1, info[I_REGISTERS]):
         if v_kind[r] == _NUMBER and last[r] >= 0:
-            place[r] = used
+            place_of[r] = used
             used += 1
     for i in range(count):
         # A kernel may write over an operand that it is the last to read.
         for j in range(1, 4):
             r = rows[5 * i + j]
-            if last[r] == i and place[r] >= 0 and v_kind[r] != _NUMBER and rows[5 * i] != _LOAD:
-                free[spare] = place[r]
+            if last[r] == i and place_of[r] >= 0 and v_kind[r] != _NUMBER and rows[5 * i] != _LOAD:
+                free[spare] = place_of[r]
                 spare += 1
                 last[r] = -2
         if rows[5 * i] == _SUM_ROW:
@@ -397,18 +402,19 @@ def _place(frame):  # type: ignore[no-untyped-def]
             continue
         if spare > 0:
             spare -= 1
-            place[r] = free[spare]
+            place_of[r] = free[spare]
         else:
-            place[r] = used
+            place_of[r] = used
             used += 1
     info[I_PLACES] = used
     dtype = info[I_DTYPE]
     itemsize = 4 if dtype == 0 else (16 if dtype == 3 else 8)
     block = _BLOCK_BYTES // (itemsize * max(used, 1))
     info[I_BLOCK] = max(64, min(1024, block - block % 64))
+    return 1
 
 
-@jit("int64(int64, int64)")
+@entry(1)
 def plan_run(frame, top):  # type: ignore[no-untyped-def]
     """Plan the run whose last node is `top`; return PLANNED, ON_HOST, or what is missing (nothing is changed then)."""
     info = view_i8(frame, _INFO)
@@ -425,7 +431,8 @@ def plan_run(frame, top):  # type: ignore[no-untyped-def]
         if kernels[4 * always + dtype] == 0:
             info[I_NEED_A], info[I_NEED_B] = always, dtype
             return NEED_KERNEL
-    info[I_ROWS] = info[I_REGISTERS] = info[I_LOADS] = info[I_OUTS] = info[I_SUMS] = info[I_TEMPS] = info[I_RELEASED] = 0
+    info[I_ROWS] = info[I_LOADS] = info[I_OUTS] = info[I_SUMS] = info[I_TEMPS] = info[I_RELEASED] = 0
+    info[I_REGISTERS] = 1  # 0 stands for failure
     info[I_DTYPE], info[I_AVAL], info[I_SIZE] = dtype, space, view_i8(frame, _AVAL_SIZE)[space]
     visited = view_i4(frame, _VISITED)
     visited[0] = 0
@@ -448,7 +455,7 @@ def plan_run(frame, top):  # type: ignore[no-untyped-def]
             return NEED_TEMPLATE
         if ready == HOST or info[I_ROWS] > _ROW_LIMIT or visited[0] >= _ROW_LIMIT:
             break
-        status = _expand(frame, node)
+        status = call_entry(frame, _E_EXPAND, node)
         if status != PLANNED:
             _forget(frame)
             return status
@@ -457,7 +464,6 @@ def plan_run(frame, top):  # type: ignore[no-untyped-def]
         _forget(frame)
         return ON_HOST
     info[I_BOTTOM] = node
-    _collect(frame)
-    _place(frame)
+    collected = call_entry(frame, _E_COLLECT) == 1 and call_entry(frame, _E_PLACE) == 1
     _forget(frame)
-    return PLANNED
+    return PLANNED if collected else FAILED
