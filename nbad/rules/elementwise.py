@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from nbad.table import BINDINGS, binds, constant, elementwise, operation
-from nbad.trace import apply, cast, install_operators, is_traced, operand, plain
+from nbad.keeping import operand
+from nbad.trace import apply, cast, install_operators, is_traced, plain
 
 LN2 = float(np.log(2.0))
 LN10 = float(np.log(10.0))
@@ -444,4 +445,5 @@ constant(
     np.isnan, np.isfinite, np.isinf, np.signbit, np.floor, np.ceil, np.trunc, np.rint, np.floor_divide,
     np.heaviside, np.spacing, np.round, np.around, np.fix, np.isclose, np.allclose, np.array_equal, np.array_equiv,
     np.isneginf, np.isposinf, np.iscomplex, np.isreal, np.iscomplexobj, np.isrealobj,
+    np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.zeros_like, np.ones_like, np.full_like, np.empty_like,
 )  # fmt: skip
