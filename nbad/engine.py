@@ -24,7 +24,7 @@ from nbad.program import PROGRAMS
 from nbad.pulling import Scattered, pull_node
 from nbad.table import TABLE
 from nbad.tape import Frozen
-from nbad.trace import check_watched
+from nbad.keeping import check_watched
 
 _ARENA = 1 << 16
 #: Elements of one piece of a large run; a function of the plan only, so sums do not depend on the number of threads.

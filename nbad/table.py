@@ -122,6 +122,8 @@ class Op:
     linear: bool = False
     kernel: Kernel | None = None
     hidden: tuple[int, ...] = ()  # positions in `shared` of the values made at forward time
+    #: for ops of one or two operands, by the bitmask of varied operands: whether a, b and y are kept
+    fast: tuple[tuple[bool, bool, bool], ...] = ()
     _keep: dict[int, Keep] = field(default_factory=dict)
 
     def pullback_of(self, k: int) -> Pullback | None:
@@ -234,6 +236,20 @@ def operation(
     >>> operation(scale_forward, x=scale_x)
     <op scale>
     """
+    return add_row(forward, pullbacks, name=name, shared=shared, outputs=outputs, linear=linear, kernel=kernel)
+
+
+def add_row(
+    forward: Function,
+    pullbacks: Mapping[str, Function | None],
+    *,
+    name: str | None = None,
+    shared: Mapping[str, Function] | None = None,
+    outputs: int = 1,
+    linear: bool = False,
+    kernel: Kernel | None = None,
+) -> Op:
+    """Add a row as `operation` does; operands may bear the names of its options (``kernel``)."""
     name = name or forward.__name__.removesuffix("_forward")
     operands, variadic, options = _parameters(forward, name)
     shared = dict(shared or {})
@@ -310,6 +326,7 @@ def elementwise(forward: Function, /, *, name: str | None = None, **pullbacks: F
             forward_reads=(),
             elementwise=True,
         )
+        op.fast = tuple((0 in k.operands, 1 in k.operands, k.output) for k in map(op.keep, range(4)))
         TABLE.append(op)
         if is_ufunc and forward not in UFUNCS:
             UFUNCS[forward] = op  # type: ignore[index]

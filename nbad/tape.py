@@ -22,6 +22,7 @@ array           dtype    length       meaning
 ==============  =======  ===========  =========================================================================
 """
 
+import itertools
 import math
 import struct
 from array import array
@@ -40,6 +41,7 @@ OTHER = 7
 #: Elements from which `Tape.big` is set: forward operations may be worth fanning out.
 BIG = 1 << 16
 
+_levels = itertools.count(1)
 _INT, _TRUE, _FALSE, _NONE, _FLOAT, _STR, _TUPLE, _SLICE, _ELLIPSIS, _BIG, _COMPLEX = range(11)
 
 
@@ -269,6 +271,11 @@ class Tape:
             if start <= lasti < end and number is not None:
                 return code.co_filename, number
         return code.co_filename, code.co_firstlineno
+
+
+def new_tape() -> Tape:
+    """Return an empty tape; a tape made later is an inner one."""
+    return Tape(next(_levels))
 
 
 @dataclass(slots=True, eq=False)

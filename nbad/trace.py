@@ -4,7 +4,6 @@ Owns `Traced`, NumPy's protocols, and what is kept. Must not know how a tape is 
 operation takes (`_binary`, `_unary`) spell their appends out: a function call per array would cost more than the append.
 """
 
-import itertools
 import operator
 import sys
 from collections.abc import Callable, Mapping
@@ -12,23 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from nbad.errors import EscapedTraceError, InputTypeError, MutationError, NoRuleError, RuleError, where
-from nbad.kernels.hashing import fingerprint
-from nbad.kernels.memory import is_recycled
-from nbad.methods import ArrayMethods, user_frame, user_line
+from nbad.errors import EscapedTraceError, NoRuleError, RuleError
 from nbad.kernels.forward import elementwise_forward
-from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op, Read
+from nbad.keeping import keep_constant, keep_value, operand, run_forward
+from nbad.methods import ArrayMethods, user_frame, user_line
+from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op
 from nbad.tape import Tape
 
 _ndarray = np.ndarray
 _float64 = np.float64
 _getframe = sys._getframe
-_levels = itertools.count(1)
-
-
-def new_tape() -> Tape:
-    """Return an empty tape; a tape made later is an inner one."""
-    return Tape(next(_levels))
 
 
 class Traced(ArrayMethods):
@@ -249,24 +241,23 @@ def _binary(function: Callable[[Any, Any], Any], op: Op, a: Any, b: Any) -> Any:
             return _finish_scalar(tape, op, (a, b), varied, y)
         elif not isinstance(y, np.inexact):
             return y
-    keep = op._keep.get(varied) or op.keep(varied)
-    kept = keep.operands
+    keep_a, keep_b, keep_y = op.fast[varied]
     frame = _getframe(2)
     line = tape.code_ids.get(id(frame.f_code) << 24 | frame.f_lasti)
     if line is None or line < 0:
         line = _line(tape, frame)
     if varied & 1:
         sa = a._slot
-        if 0 in kept and not tape.ref[sa]:
+        if keep_a and not tape.ref[sa]:
             keep_value(tape, sa, va, line)
     else:
-        sa = keep_constant(tape, va, line) if 0 in kept else -1
+        sa = keep_constant(tape, va, line) if keep_a else -1
     if varied & 2:
         sb = b._slot
-        if 1 in kept and not tape.ref[sb]:
+        if keep_b and not tape.ref[sb]:
             keep_value(tape, sb, vb, line)
     else:
-        sb = keep_constant(tape, vb, line) if 1 in kept else -1
+        sb = keep_constant(tape, vb, line) if keep_b else -1
     tape.edge_slot.append(sa)
     tape.edge_slot.append(sb)
     tape.op.append(op.opcode)
@@ -279,13 +270,13 @@ def _binary(function: Callable[[Any, Any], Any], op: Op, a: Any, b: Any) -> Any:
         tape.aval.append(tape.last_aval)
     else:
         tape.aval.append(tape.aval_of(dtype, shape))
-    if keep.output and kind is _ndarray:
+    if keep_y and kind is _ndarray:
         objects.append(y)
         tape.ref.append(id(y))
     else:
         objects.append(None)
         tape.ref.append(0)
-        if keep.output:
+        if keep_y:
             keep_value(tape, slot, y, line)
     return Traced(y, slot, tape)
 
@@ -305,13 +296,13 @@ def _unary(function: Callable[[Any], Any], op: Op, a: Any) -> Any:
             return _finish_scalar(tape, op, (a,), 1, y)
         elif not isinstance(y, np.inexact):
             return y
-    keep = op._keep.get(1) or op.keep(1)
+    keep_a, _, keep_y = op.fast[1]
     frame = _getframe(2)
     line = tape.code_ids.get(id(frame.f_code) << 24 | frame.f_lasti)
     if line is None or line < 0:
         line = _line(tape, frame)
     sa = a._slot
-    if keep.operands and not tape.ref[sa]:
+    if keep_a and not tape.ref[sa]:
         keep_value(tape, sa, va, line)
     tape.edge_slot.append(sa)
     tape.op.append(op.opcode)
@@ -324,13 +315,13 @@ def _unary(function: Callable[[Any], Any], op: Op, a: Any) -> Any:
         tape.aval.append(tape.last_aval)
     else:
         tape.aval.append(tape.aval_of(dtype, shape))
-    if keep.output and kind is _ndarray:
+    if keep_y and kind is _ndarray:
         objects.append(y)
         tape.ref.append(id(y))
     else:
         objects.append(None)
         tape.ref.append(0)
-        if keep.output:
+        if keep_y:
             keep_value(tape, slot, y, line)
     return Traced(y, slot, tape)
 
@@ -347,27 +338,6 @@ def _operands(function: Callable[..., Any], op: Op, a: Any, b: Any) -> Any:
     if type(a) in (float, complex) and type(b) in (float, complex):
         return function(a, b)
     return apply(op, a, b)
-
-
-def operand(value: Any) -> Any:
-    """Return `value` as something an operation accepts: Traced, Python scalar or ndarray.
-
-    Raises
-    ------
-    InputTypeError
-        Masked, matrix, structured and object arrays.
-    """
-    kind = type(value)
-    if kind is Traced or kind in (float, int, complex, bool):
-        return value
-    if isinstance(value, (np.ma.MaskedArray, np.matrix)):
-        raise InputTypeError.of("an operation on traced values", value, at=user_line())
-    array = value if kind is _ndarray else np.asarray(value)
-    if array.dtype.kind not in "fciub":
-        if array.dtype.names is not None or array.dtype.kind == "O":
-            raise InputTypeError.of("an operation on traced values", array, at=user_line())
-        raise TypeError(f"unsupported operand of dtype {array.dtype} for an operation on traced values")
-    return array
 
 
 def _ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -462,50 +432,6 @@ def apply(op: Op, *operands: Any, **attributes: Any) -> Any:
     return _append(tape, op, operands, values, 0, keep, outputs, attributes, shared)
 
 
-def run_forward(
-    op: Op, values: Any, attributes: Mapping[str, Any], wanted: tuple[int, ...]
-) -> tuple[Any, tuple[tuple[int, Any], ...]]:
-    """Return the output of `op` and its `wanted` shared values as (position, value) pairs."""
-    if op.kernel is not None and all(type(v) is _ndarray for v in values):
-        y, made = op.kernel.forward(tuple(values), attributes, frozenset(op.shared[i].name for i in wanted))
-        return y, tuple((i, made[op.shared[i].name]) for i in wanted)
-    if op.elementwise:
-        return op.forward(*values), ()
-    if not op.shared:
-        return op.forward(*values, **attributes), ()
-    memo: dict[int, Any] = {}
-    for i in (*wanted, *(r.index for r in op.forward_reads)):
-        _shared_at_forward(op, i, values, attributes, memo)
-    extra = {r.name: memo[r.index] for r in op.forward_reads}
-    return op.forward(*values, **attributes, **extra), tuple((i, memo[i]) for i in wanted)
-
-
-def _shared_at_forward(op: Op, i: int, values: Any, attributes: Mapping[str, Any], memo: dict[int, Any]) -> Any:
-    if i not in memo:
-        row = op.shared[i]
-        memo[i] = row.function(*(_primal(op, r, values, attributes, memo) for r in row.reads))
-    return memo[i]
-
-
-def _primal(op: Op, read: Read, values: Any, attributes: Mapping[str, Any], memo: dict[int, Any]) -> Any:
-    """Return what a shared value computed at forward time reads."""
-    if read.kind == "operand":
-        return values[read.index]
-    if read.kind == "operands":
-        return tuple(values)
-    if read.kind == "attribute":
-        return attributes[read.name]
-    if read.kind == "shared":
-        return _shared_at_forward(op, read.index, values, attributes, memo)
-    if read.kind == "shape":
-        return np.shape(values[read.index])
-    if read.kind == "dtype":
-        return np.result_type(values[read.index])
-    if read.kind == "shapes":
-        return tuple(np.shape(v) for v in values)
-    return tuple(np.result_type(v) for v in values)
-
-
 def _append(
     tape: Tape,
     op: Op,
@@ -564,41 +490,6 @@ def _append(
     return results[0] if op.outputs == 1 else tuple(results)
 
 
-def keep_value(tape: Tape, slot: int, value: Any, line: int) -> None:
-    """Keep the value of `slot` for the sweep; watch it where the caller can reach its memory."""
-    kind = type(value)
-    if kind is _ndarray:
-        tape.objects[slot] = value
-        tape.ref[slot] = id(value)
-        base = value.base
-        if slot < tape.inputs or (base is not None and (id(base) in tape.roots or not is_recycled(value))):
-            tape.watched[slot] = (fingerprint(value), line)
-    elif kind is Traced:
-        tape.objects[slot] = value
-        tape.ref[slot] = id(value)
-    else:
-        tape.keep_scalar(slot, value)
-
-
-def keep_constant(tape: Tape, value: Any, line: int) -> int:
-    """Return a slot that keeps the constant operand `value` for the sweep."""
-    kind = type(value)
-    if kind is float or kind is int or kind is complex:
-        return tape.add_scalar(value)
-    if kind is not _ndarray and kind is not Traced:
-        value = np.asarray(value)
-    if kind is not Traced and value.ndim == 0:
-        return tape.add_scalar(value.item())
-    slot = tape.add_slot(value.dtype, value.shape)
-    tape.objects[slot] = value
-    tape.ref[slot] = id(value)
-    if kind is Traced:
-        tape.nested = True
-    else:
-        tape.watched[slot] = (fingerprint(value), line)
-    return slot
-
-
 def _line(tape: Tape, frame: Any) -> int:
     """Return the entry of the source line of `frame`, or of the first caller that is not nbad's own code."""
     found = tape.line_of(frame.f_code, frame.f_lasti)
@@ -608,17 +499,3 @@ def _line(tape: Tape, frame: Any) -> int:
     # An operation inside one of our composed functions: remember that its caller must be looked up each time.
     tape.code_ids[id(frame.f_code) << 24 | frame.f_lasti] = -1
     return tape.line_of(user.f_code, user.f_lasti)
-
-
-def check_watched(tape: Tape, slots: Any) -> None:
-    """Raise if a kept array among `slots` that the caller can reach has been changed.
-
-    Raises
-    ------
-    MutationError
-        Naming the source line of the operation that kept it.
-    """
-    for slot in slots:
-        before, line = tape.watched[slot]
-        if fingerprint(tape.objects[slot]) != before:
-            raise MutationError.of("the operation that uses it", "an array", at=where(*tape.position(line)))

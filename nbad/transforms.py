@@ -21,8 +21,8 @@ from nbad.kernels.hashing import fingerprint
 from nbad.methods import user_line
 from nbad.packing import check_differentiable
 from nbad.table import TABLE
-from nbad.tape import Frozen, freeze
-from nbad.trace import Traced, is_traced, new_tape, plain
+from nbad.tape import Frozen, freeze, new_tape
+from nbad.trace import Traced, is_traced, plain
 from nbad.wrt import Asked, Leaf, asked_leaves, parse_wrt, signature_of, substitute
 
 _EVERYTHING = object()

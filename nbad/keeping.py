@@ -1,0 +1,134 @@
+"""Run an operation forward, and keep what its pullbacks read.
+
+Owns the evaluation of shared values at forward time, the kept values of a tape, and the watch over kept arrays
+that the caller can reach. Must not append nodes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nbad.errors import InputTypeError, MutationError, where
+from nbad.kernels.hashing import fingerprint
+from nbad.kernels.memory import is_recycled
+from nbad.methods import ArrayMethods, user_line
+from nbad.table import Op, Read
+from nbad.tape import Tape
+
+_ndarray = np.ndarray
+
+
+def operand(value: Any) -> Any:
+    """Return `value` as something an operation accepts: Traced, Python scalar or ndarray.
+
+    Raises
+    ------
+    InputTypeError
+        Masked, matrix, structured and object arrays.
+    """
+    kind = type(value)
+    if issubclass(kind, ArrayMethods) or kind in (float, int, complex, bool):
+        return value
+    if isinstance(value, (np.ma.MaskedArray, np.matrix)):
+        raise InputTypeError.of("an operation on traced values", value, at=user_line())
+    array = value if kind is _ndarray else np.asarray(value)
+    if array.dtype.kind not in "fciub":
+        if array.dtype.names is not None or array.dtype.kind == "O":
+            raise InputTypeError.of("an operation on traced values", array, at=user_line())
+        raise TypeError(f"unsupported operand of dtype {array.dtype} for an operation on traced values")
+    return array
+
+
+def run_forward(
+    op: Op, values: Any, attributes: Mapping[str, Any], wanted: tuple[int, ...]
+) -> tuple[Any, tuple[tuple[int, Any], ...]]:
+    """Return the output of `op` and its `wanted` shared values as (position, value) pairs."""
+    if op.kernel is not None and all(type(v) is _ndarray for v in values):
+        y, made = op.kernel.forward(tuple(values), attributes, frozenset(op.shared[i].name for i in wanted))
+        return y, tuple((i, made[op.shared[i].name]) for i in wanted)
+    if op.elementwise:
+        return op.forward(*values), ()
+    if not op.shared:
+        return op.forward(*values, **attributes), ()
+    memo: dict[int, Any] = {}
+    for i in (*wanted, *(r.index for r in op.forward_reads)):
+        _shared_at_forward(op, i, values, attributes, memo)
+    extra = {r.name: memo[r.index] for r in op.forward_reads}
+    return op.forward(*values, **attributes, **extra), tuple((i, memo[i]) for i in wanted)
+
+
+def _shared_at_forward(op: Op, i: int, values: Any, attributes: Mapping[str, Any], memo: dict[int, Any]) -> Any:
+    if i not in memo:
+        row = op.shared[i]
+        memo[i] = row.function(*(_primal(op, r, values, attributes, memo) for r in row.reads))
+    return memo[i]
+
+
+def _primal(op: Op, read: Read, values: Any, attributes: Mapping[str, Any], memo: dict[int, Any]) -> Any:
+    """Return what a shared value computed at forward time reads."""
+    if read.kind == "operand":
+        return values[read.index]
+    if read.kind == "operands":
+        return tuple(values)
+    if read.kind == "attribute":
+        return attributes[read.name]
+    if read.kind == "shared":
+        return _shared_at_forward(op, read.index, values, attributes, memo)
+    if read.kind == "shape":
+        return np.shape(values[read.index])
+    if read.kind == "dtype":
+        return np.result_type(values[read.index])
+    if read.kind == "shapes":
+        return tuple(np.shape(v) for v in values)
+    return tuple(np.result_type(v) for v in values)
+
+
+def keep_value(tape: Tape, slot: int, value: Any, line: int) -> None:
+    """Keep the value of `slot` for the sweep; watch it where the caller can reach its memory."""
+    kind = type(value)
+    if kind is _ndarray:
+        tape.objects[slot] = value
+        tape.ref[slot] = id(value)
+        base = value.base
+        if slot < tape.inputs or (base is not None and (id(base) in tape.roots or not is_recycled(value))):
+            tape.watched[slot] = (fingerprint(value), line)
+    elif issubclass(kind, ArrayMethods):
+        tape.objects[slot] = value
+        tape.ref[slot] = id(value)
+    else:
+        tape.keep_scalar(slot, value)
+
+
+def keep_constant(tape: Tape, value: Any, line: int) -> int:
+    """Return a slot that keeps the constant operand `value` for the sweep."""
+    kind = type(value)
+    if kind is float or kind is int or kind is complex:
+        return tape.add_scalar(value)
+    traced = issubclass(kind, ArrayMethods)
+    if kind is not _ndarray and not traced:
+        value = np.asarray(value)
+    if not traced and value.ndim == 0:
+        return tape.add_scalar(value.item())
+    slot = tape.add_slot(value.dtype, value.shape)
+    tape.objects[slot] = value
+    tape.ref[slot] = id(value)
+    if traced:
+        tape.nested = True
+    else:
+        tape.watched[slot] = (fingerprint(value), line)
+    return slot
+
+
+def check_watched(tape: Tape, slots: Any) -> None:
+    """Raise if a kept array among `slots` that the caller can reach has been changed.
+
+    Raises
+    ------
+    MutationError
+        Naming the source line of the operation that kept it.
+    """
+    for slot in slots:
+        before, line = tape.watched[slot]
+        if fingerprint(tape.objects[slot]) != before:
+            raise MutationError.of("the operation that uses it", "an array", at=where(*tape.position(line)))
