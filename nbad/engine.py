@@ -5,6 +5,7 @@ that fan out over the thread pool, and the accounts. The loop over nodes is jitt
 """
 
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -230,10 +231,12 @@ class Sweep:
         kind = self.cot_kind[slot]
         if kind == F.NO_COTANGENT:
             return None
-        if kind == F.IN_OBJECT:
-            return self.objects[slot]
-        shape, dtype = self.frozen.shape(slot), self.frozen.dtype(slot)
         address = int(self.cot_address[slot])
+        if kind == F.IN_OBJECT:
+            held = self.objects.get(slot)
+            # A small run that only passes a cotangent on leaves the object where it was.
+            return held if held is not None else next(x for x in self.objects.values() if id(x) == address)
+        shape, dtype = self.frozen.shape(slot), self.frozen.dtype(slot)
         strides = (0,) * len(shape) if kind == F.SPREAD else None
         for arena in reversed(self.arenas):
             offset = address - int(arena.ctypes.data)
@@ -365,10 +368,10 @@ class Sweep:
         listeners = current()
         if not listeners:
             return
-        run = {}
+        run: Counter[tuple[str, str]] = Counter()
         for cell in np.flatnonzero(self.counts).tolist():
             op = TABLE[cell // 8]
-            run[op.name, op.operands[0 if op.variadic else cell % 8]] = int(self.counts[cell])
+            run[op.name, op.operands[0 if op.variadic else cell % 8]] += int(self.counts[cell])
         for listener in listeners:
             listener.rules_run.update(run)
 
