@@ -205,6 +205,12 @@ def complex_absolute_x(g, x, y):  # 0 at 0
     return g * x / np.where(y == 0, 1, y)
 
 
+def complex_sign_x(g, x, y):  # 0 at 0
+    modulus = np.absolute(x)
+    across = g - y * np.real(np.conj(y) * g)
+    return np.where(modulus == 0, 0, across / np.where(modulus == 0, 1, modulus))
+
+
 def maximum_a(g, a, b):  # ties share the cotangent equally
     return np.where(a > b, g, np.where(a == b, 0.5 * g, 0))
 
@@ -332,7 +338,9 @@ def complex_absolute(x):
 
 
 ABSOLUTE = elementwise(real_absolute, name="absolute", x=absolute_x)
-COMPLEX_ABSOLUTE = elementwise(complex_absolute, name="complex_absolute", x=complex_absolute_x)
+# An array op, because a block has one dtype: here the operand is complex and the result is real.
+COMPLEX_ABSOLUTE = operation(complex_absolute, x=complex_absolute_x)
+COMPLEX_SIGN = elementwise(np.sign, name="complex_sign", x=complex_sign_x)
 REAL = elementwise(np.real, name="real", x=pass_on)
 IMAG = elementwise(np.imag, name="imag", x=imag_x)
 WHERE = elementwise(np.where, name="where", c=None, a=where_a, b=where_b)
@@ -360,10 +368,7 @@ def absolute(x: Any) -> Any:
 
 @binds(np.sign)
 def sign(x: Any) -> Any:
-    if not _is_complex(x):
-        return np.sign(plain(x))
-    modulus = np.absolute(x)
-    return x / np.where(plain(modulus) == 0, 1, modulus)
+    return apply(COMPLEX_SIGN, operand(x)) if _is_complex(x) else np.sign(plain(x))
 
 
 @binds(np.float_power)
@@ -412,7 +417,7 @@ def imag(val: Any) -> Any:
 @binds(np.angle)
 def angle(z: Any, deg: bool = False) -> Any:
     radians = np.arctan2(np.imag(z), np.real(z)) if _is_complex(z) else np.angle(plain(z))
-    return np.degrees(radians) if deg else radians
+    return radians * (180.0 / np.pi) if deg else radians
 
 
 @binds(np.nan_to_num)
