@@ -1,9 +1,71 @@
-"""Reverse-mode differentiation of NumPy code that computes only what is asked for."""
+"""Reverse-mode differentiation of NumPy code that computes only what is asked for.
 
+Examples
+--------
+>>> import numpy as np
+>>> import nbad
+>>> def loss(u, v, m):
+...     return np.sum((nbad.convolve(u, v, mode="wrap") - m) ** 2)
+>>> u, v, m = np.ones(4), np.array([1.0, 2.0]), np.zeros(4)
+>>> np.round(nbad.grad(loss, wrt="u")(u, v, m), 9)  # the pullback of v never runs
+array([18., 18., 18., 18.])
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from nbad import rules as _rules  # fills the op table
+from nbad.control import config, get_threads, set_threads, warmup
+from nbad.errors import (
+    DetachError,
+    EscapedTraceError,
+    InputTypeError,
+    KernelError,
+    MutationError,
+    NbadError,
+    NonScalarOutputError,
+    NoRuleError,
+    RuleError,
+    TapeError,
+    WrtError,
+)
+from nbad.packing import ravel
 from nbad.primitive import primitive
 from nbad.report import Report, report
-from nbad.rules import elementwise as _elementwise
-from nbad.rules import reductions as _reductions
+from nbad.rules.convolution import convolve, correlate
 from nbad.transforms import grad, stop_gradient, value_and_grad, vjp
+from nbad.tree import register
 
-__all__ = ["Report", "grad", "primitive", "report", "stop_gradient", "value_and_grad", "vjp"]
+try:
+    __version__ = version("nbad")
+except PackageNotFoundError:  # run from a source folder that is not installed
+    __version__ = "0.0.0"
+
+__all__ = [
+    "DetachError",
+    "EscapedTraceError",
+    "InputTypeError",
+    "KernelError",
+    "MutationError",
+    "NbadError",
+    "NoRuleError",
+    "NonScalarOutputError",
+    "Report",
+    "RuleError",
+    "TapeError",
+    "WrtError",
+    "__version__",
+    "config",
+    "convolve",
+    "correlate",
+    "get_threads",
+    "grad",
+    "primitive",
+    "ravel",
+    "register",
+    "report",
+    "set_threads",
+    "stop_gradient",
+    "value_and_grad",
+    "vjp",
+    "warmup",
+]

@@ -5,7 +5,6 @@ Owns the values only; whoever is concerned reads them here when it runs.
 
 import contextlib
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,14 +43,19 @@ def change(**changes: Any) -> contextlib.AbstractContextManager[Settings]:
             before[name] = getattr(SETTINGS, name)
         for name, value in changes.items():
             setattr(SETTINGS, name, value)
-    return _restoring(before)
+    return _Restoring(before)
 
 
-@contextlib.contextmanager
-def _restoring(before: dict[str, Any]) -> Iterator[Settings]:
-    try:
-        yield SETTINGS
-    finally:
+class _Restoring:
+    """Puts settings back at the end of a with block."""
+
+    def __init__(self, before: dict[str, Any]) -> None:
+        self.before = before
+
+    def __enter__(self) -> Settings:
+        return SETTINGS
+
+    def __exit__(self, *error: object) -> None:
         with _lock:
-            for name, value in before.items():
+            for name, value in self.before.items():
                 setattr(SETTINGS, name, value)

@@ -160,6 +160,16 @@ class Programs:
             return READY
 
 
+    def kernels_of(self, op: Op, dtype_code: int) -> set[int]:
+        """Return the kernels that the translated rules of `op` call."""
+        found: set[int] = set()
+        cell = op.opcode * 4 + dtype_code
+        for k in range(len(op.operands)):
+            at, length = int(self.start[3 * cell + k]), int(self.length[3 * cell + k])
+            found.update(self.code[at : at + 5 * length : 5].tolist())
+        return found
+
+
 PROGRAMS = Programs()
 
 

@@ -57,6 +57,7 @@ ORDER = [
     "engine",
     "higher",
     "transforms",
+    "control",
     "testing",
     "",
     "__main__",

@@ -73,7 +73,7 @@ class _Pool:
         self.live_bytes = 0
         self.fresh = 0
         self.reused = 0
-        self.limit = _default_limit()
+        self.limit = default_limit()
         self.returned: deque[np.ndarray[Any, Any]] = deque()
         self.lock = threading.Lock()
 
@@ -157,7 +157,7 @@ class _Pool:
             return Account(self.live_bytes, self.idle_bytes, self.fresh, self.reused)
 
 
-def _default_limit() -> int:
+def default_limit() -> int:
     """Return the limit on idle bytes for this machine."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,341 @@
+"""Convolution and correlation through the FFT, each the adjoint of the other.
+
+Owns the op `filter`, which is both, and the public `convolve` and `correlate`. In a box of cyclic length, with
+``x^`` the transform of x placed in it,
+
+    y = crop(ifft(u^ v^))           convolution
+    y = crop(ifft(u^ conj(v^)))     correlation
+
+and with ``g^`` the transform of the cotangent placed where y was cropped, the cotangents are
+
+    u: crop(ifft(g^ conj(v^)))      v: crop(ifft(g^ conj(u^)))      convolution
+    u: crop(ifft(g^ v^))            v: crop(ifft(u^ conj(g^)))      correlation
+
+So the pullback of u reads only the spectrum of v, and the other way round; ``g^`` is made once if both are asked for. The work
+is done by the jitted passes of `nbad.kernels.convolution`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nbad.keeping import operand
+from nbad.kernels import convolution as passes
+from nbad.table import operation
+from nbad.trace import apply, cast, is_traced
+
+#: How a spectrum enters `filter_by_spectrum`.
+_TIMES, _TIMES_CONJ, _CONJ_TIMES = "x h", "x conj(h)", "conj(x) h"
+
+
+# The op: forward, shared spectra, rules -------------------------------------------------------------
+def filter_forward(u, v, *, lengths, axes, real, u_start, v_start, out_start, out_shape, conj):
+    """Return the part of the cyclic convolution (correlation if `conj`) of `u` and `v` in a box of `lengths`."""
+    if is_traced(u) or is_traced(v):
+        return apply(
+            FILTER, u, v, lengths=lengths, axes=axes, real=real,
+            u_start=u_start, v_start=v_start, out_start=out_start, out_shape=out_shape, conj=conj,
+        )  # fmt: skip
+    v_hat = passes.spectrum(v, lengths, axes, real, v_start)
+    return passes.filter(u, u_start, lengths, v_hat, conj, out_start, out_shape, axes, real)[0]
+
+
+def u_hat(u, lengths, axes, real, u_start):
+    # A traced operand stands for its own spectrum: the rules then use the op itself.
+    return u if is_traced(u) else passes.spectrum(u, lengths, axes, real, u_start)
+
+
+def v_hat(v, lengths, axes, real, v_start):
+    return v if is_traced(v) else passes.spectrum(v, lengths, axes, real, v_start)
+
+
+def filter_u(g, v_hat, u_shape, lengths, axes, real, u_start, v_start, out_start, conj):
+    shape = _along(u_shape, axes)
+    if is_traced(v_hat):
+        return apply(
+            FILTER, g, v_hat, lengths=lengths, axes=axes, real=real,
+            u_start=out_start, v_start=v_start, out_start=u_start, out_shape=shape, conj=not conj,
+        )  # fmt: skip
+    how = _TIMES if conj else _TIMES_CONJ
+    return apply(
+        FILTER_BY_SPECTRUM, g, v_hat, lengths=lengths, axes=axes, real=real,
+        start=out_start, out_start=u_start, out_shape=shape, how=how,
+    )  # fmt: skip
+
+
+def filter_v(g, u_hat, v_shape, lengths, axes, real, u_start, v_start, out_start, conj):
+    shape = _along(v_shape, axes)
+    if is_traced(u_hat):
+        first, second = (u_hat, g) if conj else (g, u_hat)
+        first_start, second_start = (u_start, out_start) if conj else (out_start, u_start)
+        return apply(
+            FILTER, first, second, lengths=lengths, axes=axes, real=real,
+            u_start=first_start, v_start=second_start, out_start=v_start, out_shape=shape, conj=True,
+        )  # fmt: skip
+    how = _CONJ_TIMES if conj else _TIMES_CONJ
+    return apply(
+        FILTER_BY_SPECTRUM, g, u_hat, lengths=lengths, axes=axes, real=real,
+        start=out_start, out_start=v_start, out_shape=shape, how=how,
+    )  # fmt: skip
+
+
+def _along(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in axes)
+
+
+class _FilterKernel:
+    """The op on plain ndarrays: no transform twice, none that nobody reads."""
+
+    def forward(
+        self, operands: tuple[Any, ...], attributes: Mapping[str, Any], wanted: frozenset[str]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the output and the spectra that a pullback may read; three transforms."""
+        u, v = operands
+        a = attributes
+        kernel = passes.spectrum(v, a["lengths"], a["axes"], a["real"], a["v_start"])
+        y, made = passes.filter(
+            u, a["u_start"], a["lengths"], kernel, a["conj"], a["out_start"], a["out_shape"], a["axes"], a["real"],
+            keep_spectrum="u_hat" in wanted,
+        )  # fmt: skip
+        spectra = {"u_hat": made, "v_hat": kernel}
+        return y, {name: spectra[name] for name in wanted}
+
+    def pullback(
+        self,
+        asked: tuple[int, ...],
+        g: np.ndarray,
+        shared: Mapping[str, Any],
+        shapes: tuple[tuple[int, ...], ...],
+        attributes: Mapping[str, Any],
+    ) -> dict[int, np.ndarray]:
+        """Return the asked cotangents: two transforms for one operand, three for both."""
+        a = attributes
+        lengths, axes, real, conj = a["lengths"], a["axes"], a["real"], a["conj"]
+        starts = (a["u_start"], a["v_start"])
+        if len(asked) == 1 and not (conj and asked == (1,)) and not _is_summed(shapes[asked[0]], g.shape, axes):
+            # The product of the spectra is formed between the two halves of one pass over memory.
+            k = asked[0]
+            other = shared["v_hat" if k == 0 else "u_hat"]
+            y, _ = passes.filter(
+                g, a["out_start"], lengths, other, k == 1 or not conj, starts[k], _along(shapes[k], axes), axes, real
+            )
+            return {k: y}
+        g_hat = passes.spectrum(g, lengths, axes, real, a["out_start"])
+        found = {}
+        for k in asked:
+            other = shared["v_hat" if k == 0 else "u_hat"]
+            found[k] = self._from_spectra(k, g_hat, other, g.shape, shapes[k], starts[k], lengths, axes, real, conj)
+        return found
+
+    def _from_spectra(
+        self, k: int, g_hat: Any, other: Any, full: Any, shape: Any, start: Any, lengths: Any, axes: Any, real: Any, conj: Any
+    ) -> np.ndarray:  # fmt: skip
+        """Return the cotangent of operand `k` from two spectra; sums over broadcast batch axes come before the transform."""
+        crop = _along(shape, axes)
+        first, second = (other, g_hat) if conj and k == 1 else (g_hat, other)
+        if conj and k == 0:
+            return passes.filter_from_spectrum(first, second, False, lengths, axes, real, start, crop)
+        batch = [axis for axis in range(len(full)) if axis not in axes]
+        reduced = [i for i, axis in enumerate(batch) if shape[axis] == 1 and full[axis] != 1]
+        gone = {batch[i] for i in reduced}
+        left = [axis for axis in range(len(full)) if axis not in gone]
+        y = passes.correlate_spectra(
+            first, second, lengths, [left.index(axis) for axis in axes], real, reduced, start, crop
+        )
+        return y.reshape(shape)
+
+
+def _is_summed(shape: Sequence[int], full: Sequence[int], axes: Sequence[int]) -> bool:
+    """Return whether batch axes of an operand were broadcast."""
+    return any(shape[axis] != full[axis] for axis in range(len(full)) if axis not in axes)
+
+
+FILTER = operation(
+    filter_forward, shared={"u_hat": u_hat, "v_hat": v_hat}, kernel=_FilterKernel(), u=filter_u, v=filter_v
+)
+
+
+# The op with a spectrum at hand: what the rules use when only the cotangent is traced ---------------
+def filter_by_spectrum_forward(x, h_hat, *, lengths, axes, real, start, out_start, out_shape, how):
+    """Return the part of ``ifft(x^ h^)`` (or with one of them conjugated) that was asked for."""
+    if is_traced(x):
+        return apply(
+            FILTER_BY_SPECTRUM, x, h_hat, lengths=lengths, axes=axes, real=real,
+            start=start, out_start=out_start, out_shape=out_shape, how=how,
+        )  # fmt: skip
+    if how == _CONJ_TIMES:
+        x_hat = passes.spectrum(x, lengths, axes, real, start)
+        return passes.filter_from_spectrum(h_hat, x_hat, True, lengths, axes, real, out_start, out_shape)
+    conj = how == _TIMES_CONJ
+    return passes.filter(x, start, lengths, h_hat, conj, out_start, out_shape, axes, real)[0]
+
+
+def filter_by_spectrum_x(g, h_hat, x_shape, lengths, axes, real, start, out_start, how):
+    back = {_TIMES: _TIMES_CONJ, _TIMES_CONJ: _TIMES, _CONJ_TIMES: _CONJ_TIMES}[how]
+    return apply(
+        FILTER_BY_SPECTRUM, g, h_hat, lengths=lengths, axes=axes, real=real,
+        start=out_start, out_start=start, out_shape=_along(x_shape, axes), how=back,
+    )  # fmt: skip
+
+
+FILTER_BY_SPECTRUM = operation(filter_by_spectrum_forward, x=filter_by_spectrum_x)
+
+
+# The public functions -------------------------------------------------------------------------------
+def convolve(u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | None = None) -> Any:
+    """Convolve two arrays along some or all axes, by FFT.
+
+    Parameters
+    ----------
+    u, v : array_like, shapes (..., n, ...) and (..., m, ...)
+        Real or complex. Axes that are not in `axes` are batch axes and broadcast.
+    mode : {"full", "same", "valid", "wrap"}
+        What is returned along each of `axes`: all ``n + m - 1`` samples; the central part of the size of `u`; the
+        ``abs(n - m) + 1`` samples that do not touch the zero padding; or the cyclic convolution of
+        period ``n``, which needs ``m <= n``.
+    axes : int or sequence of int, optional
+        Axes to convolve along; default all, and then `u` and `v` have the same number of dimensions.
+
+    Returns
+    -------
+    ndarray or traced value
+        ``y[k] = sum_j u[k - j] v[j]`` in the common dtype of `u` and `v`.
+
+    Raises
+    ------
+    ValueError
+        An unknown mode, empty arrays, axes or shapes that do not fit.
+
+    Notes
+    -----
+    Three transforms forward, two for the gradient in one operand, three for both. Transforms are
+    real-to-complex when both operands are real, of fast lengths (except for "wrap"), and use all threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nbad
+    >>> np.round(nbad.convolve(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 0.5])), 12)
+    array([0. , 1. , 2.5, 4. , 1.5])
+    >>> f = lambda u, v: np.sum(nbad.convolve(u, v, mode="wrap"))
+    >>> np.round(nbad.grad(f)(np.ones(4), np.array([1.0, 2.0])), 12)
+    array([3., 3., 3., 3.])
+    """
+    return _run(u, v, mode, axes, conj=False, name="convolve")
+
+
+def correlate(u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | None = None) -> Any:
+    """Correlate two arrays along some or all axes, by FFT.
+
+    Parameters
+    ----------
+    u, v : array_like, shapes (..., n, ...) and (..., m, ...)
+        Real or complex. Axes that are not in `axes` are batch axes and broadcast.
+    mode : {"full", "same", "valid", "wrap"}
+        As for `convolve`; "full" starts at lag ``-(m - 1)``, "wrap" at lag 0.
+    axes : int or sequence of int, optional
+        Axes to correlate along; default all.
+
+    Returns
+    -------
+    ndarray or traced value
+        ``y[k] = sum_j u[k + j] conj(v[j])``, with k from ``-(m - 1)`` on for "full", in the common dtype.
+
+    Raises
+    ------
+    ValueError
+        As `convolve`.
+
+    Notes
+    -----
+    ``correlate(y, v, "wrap")`` is the adjoint of ``convolve(u, v, "wrap")`` in `u`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nbad
+    >>> np.round(nbad.correlate(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 0.5])), 12)
+    array([0.5, 2. , 3.5, 3. , 0. ])
+    """
+    return _run(u, v, mode, axes, conj=True, name="correlate")
+
+
+def _run(u: Any, v: Any, mode: str, axes: Any, *, conj: bool, name: str) -> Any:
+    u, v = _floating(u), _floating(v)
+    if axes is None and u.ndim != v.ndim:
+        raise ValueError(f"{name}: u has {u.ndim} dimensions and v has {v.ndim}; give axes= or reshape one of them")
+    ndim = max(u.ndim, v.ndim)
+    if ndim == 0:
+        raise ValueError(f"{name}: u and v must have at least one dimension")
+    if u.ndim < ndim:
+        u = np.reshape(u, (1,) * (ndim - u.ndim) + u.shape)
+    if v.ndim < ndim:
+        v = np.reshape(v, (1,) * (ndim - v.ndim) + v.shape)
+    along = _axes(axes, ndim, name)
+    dtype = np.result_type(u.dtype, v.dtype)
+    u, v = (x if x.dtype == dtype else cast(x, dtype) for x in (u, v))
+    if u.size == 0 or v.size == 0:
+        raise ValueError(f"{name}: an operand is empty (shapes {u.shape} and {v.shape})")
+    real = dtype.kind == "f"
+    n, m = _along(u.shape, along), _along(v.shape, along)
+    _check_batch(u.shape, v.shape, along, name)
+    zeros = (0,) * len(along)
+    if mode == "wrap":
+        if any(b > a for a, b in zip(n, m, strict=True)):
+            raise ValueError(f"{name}: mode 'wrap' has the period of u, {n}, and v is longer: {m}")
+        starts, out_start, out_shape, lengths = zeros, zeros, n, n
+    else:
+        out_start, out_shape = _part(n, m, mode, conj, name)
+        starts = tuple(b - 1 for b in m) if conj else zeros
+        lengths = tuple(
+            passes.fast_length(a + b - 1, real and k == len(along) - 1) for k, (a, b) in enumerate(zip(n, m, strict=True))
+        )
+    return apply(
+        FILTER, u, v, lengths=lengths, axes=along, real=real,
+        u_start=starts, v_start=zeros, out_start=out_start, out_shape=out_shape, conj=conj,
+    )  # fmt: skip
+
+
+def _part(
+    n: tuple[int, ...], m: tuple[int, ...], mode: str, conj: bool, name: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return start and shape of the part of the full result that `mode` names."""
+    pairs = list(zip(n, m, strict=True))
+    if mode == "full":
+        return (0,) * len(pairs), tuple(a + b - 1 for a, b in pairs)
+    if mode == "same":
+        return tuple((b - 1) // 2 for _, b in pairs), n
+    if mode == "valid":
+        if not (all(a >= b for a, b in pairs) or all(a <= b for a, b in pairs)):
+            raise ValueError(f"{name}: mode 'valid' needs one operand to be at least as long along each axis: {n} and {m}")
+        return tuple(min(a, b) - 1 for a, b in pairs), tuple(abs(a - b) + 1 for a, b in pairs)
+    raise ValueError(f"{name}: mode must be 'full', 'same', 'valid' or 'wrap', not {mode!r}")
+
+
+def _floating(x: Any) -> Any:
+    x = operand(x)
+    if is_traced(x):
+        return x
+    x = np.asarray(x)
+    return x.astype(np.float64) if x.dtype.kind in "iub" or x.dtype == np.float16 else x
+
+
+def _axes(axes: Any, ndim: int, name: str) -> tuple[int, ...]:
+    if axes is None:
+        return tuple(range(ndim))
+    given = (axes,) if isinstance(axes, (int, np.integer)) else tuple(axes)
+    found = []
+    for axis in given:
+        if not -ndim <= axis < ndim:
+            raise ValueError(f"{name}: axis {axis} does not exist in arrays of {ndim} dimensions")
+        found.append(int(axis) % ndim)
+    if len(set(found)) != len(found) or not found:
+        raise ValueError(f"{name}: axes must be one or more different axes, not {axes!r}")
+    return tuple(sorted(found))
+
+
+def _check_batch(a: Sequence[int], b: Sequence[int], axes: Sequence[int], name: str) -> None:
+    for axis, (x, y) in enumerate(zip(a, b, strict=True)):
+        if axis not in axes and x != y and 1 not in (x, y):
+            raise ValueError(f"{name}: batch axis {axis} does not broadcast: shapes {tuple(a)} and {tuple(b)}, axes {tuple(axes)}")
