@@ -54,12 +54,18 @@ class OpTables:
         if self.arity.size == len(TABLE):
             return
         with self._lock:
+            # All rows are read before any array grows: an error leaves the tables as they were.
             rows = TABLE[self.arity.size :]
-            self.reads = np.concatenate([self.reads, np.array([_reads(op, k) for op in rows for k in range(8)], np.int64)])
-            self.differentiable = np.concatenate([self.differentiable, np.array([_bits(op) for op in rows], np.int64)])
-            self.outputs = np.concatenate([self.outputs, np.array([op.outputs for op in rows], np.uint8)])
-            self.hidden = np.concatenate([self.hidden, np.array([len(op.hidden) for op in rows], np.uint8)])
-            self.native = np.concatenate([self.native, np.array([_native(op) for op in rows], np.uint8)])
+            reads = np.array([_reads(op, k) for op in rows for k in range(8)], np.int64)
+            differentiable = np.array([_bits(op) for op in rows], np.int64)
+            outputs = np.array([op.outputs for op in rows], np.uint8)
+            hidden = np.array([len(op.hidden) for op in rows], np.uint8)
+            native = np.array([_native(op) for op in rows], np.uint8)
+            self.reads = np.concatenate([self.reads, reads])
+            self.differentiable = np.concatenate([self.differentiable, differentiable])
+            self.outputs = np.concatenate([self.outputs, outputs])
+            self.hidden = np.concatenate([self.hidden, hidden])
+            self.native = np.concatenate([self.native, native])
             arity = np.array([0 if op.variadic else len(op.operands) for op in rows], np.int64)
             self.arity = np.concatenate([self.arity, arity])
 
@@ -91,10 +97,12 @@ def _reads(op: Op, k: int) -> int:
         keep: Keep = op.keep_variadic([0], 2)
         mask = (READS_ALL if 0 in keep.operands else 0) | (READS_OTHERS if 1 in keep.operands else 0)
     else:
-        if k >= len(op.operands) or op.pullbacks[k] is None:
+        # Entry 7 speaks for all operands from 7 on; operands from 16 on have no bit of their own.
+        spoken_for = [j for j in (range(7, len(op.operands)) if k == 7 else (k,)) if j < len(op.operands)]
+        if all(op.pullbacks[j] is None for j in spoken_for):
             return 0
-        keep = op.keep(1 << k)
-        mask = sum(1 << j for j in keep.operands)
+        keep = op.keep(sum(1 << j for j in spoken_for))
+        mask = sum(1 << j for j in keep.operands) if max(keep.operands, default=0) < 16 else READS_ALL
     if keep.output:
         mask |= READS_OUTPUT
     for place, i in enumerate(op.hidden):
@@ -106,9 +114,19 @@ def _reads(op: Op, k: int) -> int:
 @jit("void(int64, int64)")
 def _mark(frame, nodes):  # type: ignore[no-untyped-def]
     """Fill `varied` forwards, `useful` and `needs` backwards, and mark in `read` what needed pullbacks read."""
-    op, edge_start, edge_slot, out_start = view_i2(frame, 0), view_i8(frame, 2), view_i4(frame, 4), view_i4(frame, 6)
+    op, edge_start, edge_slot, out_start = (
+        view_i2(frame, 0),
+        view_i8(frame, 2),
+        view_i4(frame, 4),
+        view_i4(frame, 6),
+    )
     outputs, hidden, differentiable = view_i1(frame, 8), view_i1(frame, 10), view_i8(frame, 12)
-    reads, varied, useful, read = view_i8(frame, 14), view_i1(frame, 16), view_i1(frame, 18), view_i1(frame, 20)
+    reads, varied, useful, read = (
+        view_i8(frame, 14),
+        view_i1(frame, 16),
+        view_i1(frame, 18),
+        view_i1(frame, 20),
+    )
     needs = view_i8(frame, 22)
     for node in range(nodes):
         code = np.int64(op[node])
