@@ -247,6 +247,7 @@ class _Forward:
 
     def __init__(self, function: Function, title: str, outputs: int) -> None:
         functools.update_wrapper(self, function)
+        self.__module__ = getattr(function, "__module__", None) or "__main__"
         self.function = function
         self.title = title
         self.outputs = outputs
