@@ -53,7 +53,6 @@ ORDER = [
     "program",
     "plan",
     "loops",
-    "pulling",
     "engine",
     "higher",
     "transforms",
