@@ -3,6 +3,7 @@
 Owns `check_grads` and `assert_only`. Both fail with AssertionError, so they serve in any test runner.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -131,6 +132,7 @@ def _check(
         _check_leaf(f, asked, leaves, i, w, cotangent, leaf.text, level, measure, rng)
     if level < order:
 
+        @functools.wraps(f)
         def next_order(*args: Any) -> Any:
             return vjp(f, *args, wrt=wrt)[1](w)
 
