@@ -45,7 +45,9 @@ class ArrayMethods:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the value."""
-        found: tuple[int, ...] = np.shape(self._value) if isinstance(self._value, (int, float, complex)) else self._value.shape
+        found: tuple[int, ...] = (
+            np.shape(self._value) if isinstance(self._value, (int, float, complex)) else self._value.shape
+        )
         return found
 
     @property
@@ -75,12 +77,12 @@ class ArrayMethods:
         return self.size * self.dtype.itemsize
 
     @property
-    def T(self) -> Any:  # noqa: N802 - ndarray's own name
+    def T(self) -> Any:
         """The transposed array."""
         return np.transpose(self)  # type: ignore[call-overload]
 
     @property
-    def mT(self) -> Any:  # noqa: N802 - ndarray's own name
+    def mT(self) -> Any:
         """The array with its last two axes exchanged."""
         return np.swapaxes(self, -1, -2)  # type: ignore[call-overload]
 
@@ -123,6 +125,46 @@ class ArrayMethods:
     def __contains__(self, item: Any) -> bool:
         """Return whether any element equals `item`."""
         return bool(np.any(np.equal(self, item)))  # type: ignore[call-overload]
+
+    # Comparisons and rounding give plain arrays: they carry no derivative.
+    def __lt__(self, other: Any) -> Any:
+        return np.less(self, other)  # type: ignore[call-overload]
+
+    def __le__(self, other: Any) -> Any:
+        return np.less_equal(self, other)  # type: ignore[call-overload]
+
+    def __gt__(self, other: Any) -> Any:
+        return np.greater(self, other)  # type: ignore[call-overload]
+
+    def __ge__(self, other: Any) -> Any:
+        return np.greater_equal(self, other)  # type: ignore[call-overload]
+
+    def __eq__(self, other: object) -> Any:  # type: ignore[override]
+        return np.equal(self, other)  # type: ignore[call-overload]
+
+    def __ne__(self, other: object) -> Any:  # type: ignore[override]
+        return np.not_equal(self, other)  # type: ignore[call-overload]
+
+    def __round__(self, digits: int = 0) -> Any:
+        return np.round(self, digits)  # type: ignore[call-overload]
+
+    def __floordiv__(self, other: Any) -> Any:
+        return np.floor_divide(self, other)  # type: ignore[call-overload]
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return np.floor_divide(other, self)  # type: ignore[call-overload]
+
+    def __matmul__(self, other: Any) -> Any:
+        return np.matmul(self, other)  # type: ignore[call-overload]
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return np.matmul(other, self)  # type: ignore[call-overload]
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other  # type: ignore[operator]
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self  # type: ignore[operator]
 
     def __copy__(self) -> Any:
         """Return a copy that carries the derivative."""
@@ -199,10 +241,36 @@ def _forwarding(name: str, function: Any) -> Any:
     return method
 
 
-for _name in (
-    "all any argmax argmin argpartition argsort clip compress cumprod cumsum diagonal dot max mean min nonzero "
-    "prod ravel repeat round searchsorted squeeze std sum swapaxes take trace var"
-).split():
+for _name in (  # fmt: skip
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "argpartition",
+    "argsort",
+    "clip",
+    "compress",
+    "cumprod",
+    "cumsum",
+    "diagonal",
+    "dot",
+    "max",
+    "mean",
+    "min",
+    "nonzero",
+    "prod",
+    "ravel",
+    "repeat",
+    "round",
+    "searchsorted",
+    "squeeze",
+    "std",
+    "sum",
+    "swapaxes",
+    "take",
+    "trace",
+    "var",
+):
     setattr(ArrayMethods, _name, _forwarding(_name, getattr(np, _name)))
 ArrayMethods.conj = ArrayMethods.conjugate = _forwarding("conj", np.conjugate)  # type: ignore[attr-defined]
 
@@ -216,5 +284,18 @@ def _refused(name: str) -> Any:
     return method
 
 
-for _name in ("fill", "put", "itemset", "sort", "partition", "resize", "byteswap", "view", "tofile", "dump", "dumps", "choose"):
+for _name in (
+    "fill",
+    "put",
+    "itemset",
+    "sort",
+    "partition",
+    "resize",
+    "byteswap",
+    "view",
+    "tofile",
+    "dump",
+    "dumps",
+    "choose",
+):
     setattr(ArrayMethods, _name, _refused(_name))

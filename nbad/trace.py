@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from nbad.errors import EscapedTraceError, NoRuleError, RuleError
-from nbad.kernels.forward import elementwise_forward
 from nbad.keeping import keep_constant, keep_value, operand, run_forward
+from nbad.kernels.forward import elementwise_forward
 from nbad.methods import ArrayMethods, user_frame, user_line
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op
 from nbad.tape import Tape
@@ -73,7 +73,7 @@ class Traced(ArrayMethods):
         raise NoRuleError.of(
             "in-place assignment to a traced value",
             at=user_line(),
-            instead="build the new array with np.where or np.concatenate",
+            instead="Build the new array with np.where or np.concatenate.",
         )
 
     def __add__(self, other: Any) -> Any:
@@ -122,21 +122,6 @@ class Traced(ArrayMethods):
     def __rmod__(self, other: Any) -> Any:
         return _binary(operator.mod, UFUNCS[np.remainder], other, self)
 
-    def __floordiv__(self, other: Any) -> Any:
-        return np.floor_divide(self, other)  # type: ignore[call-overload]
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return np.floor_divide(other, self)  # type: ignore[call-overload]
-
-    def __divmod__(self, other: Any) -> Any:
-        return self // other, self % other
-
-    def __matmul__(self, other: Any) -> Any:
-        return np.matmul(self, other)  # type: ignore[call-overload]
-
-    def __rmatmul__(self, other: Any) -> Any:
-        return np.matmul(other, self)  # type: ignore[call-overload]
-
     def __neg__(self) -> Any:
         return _unary(operator.neg, UFUNCS[np.negative], self)
 
@@ -145,27 +130,6 @@ class Traced(ArrayMethods):
 
     def __abs__(self) -> Any:
         return np.absolute(self)  # type: ignore[call-overload]
-
-    def __round__(self, digits: int = 0) -> Any:
-        return np.round(plain(self), digits)
-
-    def __lt__(self, other: Any) -> Any:
-        return plain(self) < plain(other)
-
-    def __le__(self, other: Any) -> Any:
-        return plain(self) <= plain(other)
-
-    def __gt__(self, other: Any) -> Any:
-        return plain(self) > plain(other)
-
-    def __ge__(self, other: Any) -> Any:
-        return plain(self) >= plain(other)
-
-    def __eq__(self, other: object) -> Any:
-        return plain(self) == plain(other)
-
-    def __ne__(self, other: object) -> Any:
-        return plain(self) != plain(other)
 
 
 #: Rows of the operators used most; filled by `install_operators` once the elementwise rules exist.
@@ -350,7 +314,9 @@ def _ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[s
         kwargs.pop("order", None)
         kwargs.pop("subok", None)
         if kwargs.pop("where", True) is not True or kwargs:
-            raise NoRuleError.of(f"np.{ufunc.__name__} with where= or signature=", at=user_line(), instead="use np.where")
+            raise NoRuleError.of(
+                f"np.{ufunc.__name__} with where= or signature=", at=user_line(), instead="Use np.where."
+            )
         if ufunc in BINDINGS:
             result = BINDINGS[ufunc](*inputs)
         elif ufunc in CONSTANT:
@@ -378,7 +344,7 @@ def _no_out(ufunc: np.ufunc, kwargs: dict[str, Any]) -> dict[str, Any]:
     raise NoRuleError.of(
         f"np.{ufunc.__name__} with out= (or an in-place operator on a plain array)",
         at=user_line(),
-        instead="write y = y + x, which makes a new array",
+        instead="Write y = y + x, which makes a new array.",
     )
 
 
@@ -463,9 +429,11 @@ def _append(
             if k in kept and not tape.ref[slot]:
                 keep_value(tape, slot, values[k], line)
         else:
-            slot = keep_constant(tape, x, line) if k in kept else -1
-            if type(x) is Traced:
-                tape.nested = True
+            if k in kept:
+                slot = keep_constant(tape, x, line)
+            else:
+                slot = tape.add_slot(_dtype(x), np.shape(x)) if op.metadata else -1
+            tape.nested = tape.nested or type(x) is Traced
         tape.edge_slot.append(slot)
     tape.op.append(op.opcode)
     tape.line.append(line)
@@ -473,7 +441,7 @@ def _append(
     for y in outputs:
         if type(y) is Traced:
             tape.nested = True
-        slot = tape.add_slot(np.result_type(y) if type(y) in (float, complex) else y.dtype, np.shape(y))
+        slot = tape.add_slot(_dtype(y), np.shape(y))
         if keep.output:
             keep_value(tape, slot, y, line)
         results.append(Traced(y, slot, tape) if y.__class__ is not _ndarray or y.dtype.kind in "fc" else y)
@@ -482,12 +450,18 @@ def _append(
         for i in op.hidden:
             value = made.get(i)
             hidden = isinstance(value, (np.ndarray, Traced))
-            slot = tape.add_slot(value.dtype, value.shape) if hidden else tape.add_slot(np.dtype(np.float64), ())
+            slot = (
+                tape.add_slot(value.dtype, value.shape) if hidden else tape.add_slot(np.dtype(np.float64), ())
+            )
             if value is not None:
                 tape.objects[slot] = value
                 tape.ref[slot] = id(value) if hidden else 1
                 tape.nested = tape.nested or type(value) is Traced
     return results[0] if op.outputs == 1 else tuple(results)
+
+
+def _dtype(value: Any) -> np.dtype[Any]:
+    return value.dtype if hasattr(value, "dtype") else np.result_type(value)
 
 
 def _line(tape: Tape, frame: Any) -> int:
