@@ -1,15 +1,19 @@
 """Elementwise functions.
 
-Owns the rows of NumPy's differentiable ufuncs and of `where` and `clip`. A pullback is the adjoint of the derivative under the real inner
-product Re(conj(a) b), hence the conj. Choices at kinks stand beside the rule and in the table of the docs.
+Owns the rows of NumPy's differentiable ufuncs and of `where` and `clip`. A pullback is the adjoint of the
+derivative under the real inner product Re(conj(a) b), hence the conj. Choices at kinks stand beside the rule
+and in the table of the docs.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
 
-from nbad.table import BINDINGS, binds, constant, elementwise, operation
+from nbad.errors import NoRuleError
 from nbad.keeping import operand
+from nbad.methods import user_line
+from nbad.table import BINDINGS, UFUNCS, binds, constant, elementwise, operation
 from nbad.trace import apply, cast, install_operators, is_traced, plain
 
 LN2 = float(np.log(2.0))
@@ -388,6 +392,12 @@ def modf(x: Any) -> Any:
     return x - whole, whole
 
 
+@binds(np.frexp)
+def frexp(x: Any) -> Any:
+    exponent = np.frexp(plain(x))[1]
+    return np.ldexp(x, -exponent), exponent
+
+
 @binds(np.where)
 def where(condition: Any, a: Any = None, b: Any = None) -> Any:
     if a is None and b is None:
@@ -396,12 +406,23 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
 
 
 @binds(np.clip)
-def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
-    low = a_min if min is None else min
-    high = a_max if max is None else max
+def clip(
+    a: Any,
+    a_min: Any = None,
+    a_max: Any = None,
+    out: Any = None,
+    *,
+    min: Any = None,
+    max: Any = None,
+    **more: Any,
+) -> Any:
+    if out is not None or more:
+        raise NoRuleError.of("np.clip with out=, where= or dtype=", at=user_line(), instead="Leave them out.")
+    low, high = (a_min if min is None else min), (a_max if max is None else max)
     if low is None and high is None:
         return np.positive(a)
-    return apply(CLIP, operand(a), operand(-np.inf if low is None else low), operand(np.inf if high is None else high))
+    low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
+    return apply(CLIP, operand(a), operand(low), operand(high))
 
 
 @binds(np.real)
@@ -422,6 +443,8 @@ def angle(z: Any, deg: bool = False) -> Any:
 
 @binds(np.nan_to_num)
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    if not copy:
+        raise NoRuleError.of("np.nan_to_num with copy=False", at=user_line(), instead="Leave it out.")
     value = plain(x)
     return np.where(np.isfinite(value), x, np.nan_to_num(value, nan=nan, posinf=posinf, neginf=neginf))
 
@@ -432,7 +455,9 @@ def copy(a: Any, order: str = "K", subok: bool = False) -> Any:
 
 
 @binds(np.ndarray.astype)
-def astype(x: Any, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True) -> Any:
+def astype(
+    x: Any, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True
+) -> Any:
     kind = np.dtype(dtype)
     if kind.kind not in "fc":
         return plain(x).astype(kind) if isinstance(plain(x), np.ndarray) else np.asarray(plain(x), kind)
@@ -442,13 +467,34 @@ def astype(x: Any, dtype: Any, order: str = "K", casting: str = "unsafe", subok:
 
 
 BINDINGS[np.astype] = astype
-BINDINGS[np.real_if_close] = copy
+
+
+@binds(np.real_if_close)
+def real_if_close(a: Any, tol: float = 100) -> Any:
+    return np.positive(a) if np.iscomplexobj(np.real_if_close(plain(a), tol)) else np.real(a)
+
+
+@binds(np.sinc)
+def sinc(x: Any) -> Any:  # at 0 the value and the derivative, but not the second derivative
+    y = np.pi * np.where(plain(x) == 0, 1.0e-20, x)
+    return np.sin(y) / y
+
+
+def outer(ufunc: np.ufunc, a: Any, b: Any) -> Any:
+    a, b = operand(a), operand(b)
+    return ufunc(np.reshape(a, (*np.shape(a), *(1,) * np.ndim(b))), b)
+
+
+for _ufunc, _op in UFUNCS.items():
+    if len(_op.operands) == 2:
+        BINDINGS[_ufunc, "outer"] = functools.partial(outer, _ufunc)  # type: ignore[index]
 
 constant(
     np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
     np.logical_and, np.logical_or, np.logical_xor, np.logical_not,
     np.isnan, np.isfinite, np.isinf, np.signbit, np.floor, np.ceil, np.trunc, np.rint, np.floor_divide,
-    np.heaviside, np.spacing, np.round, np.around, np.fix, np.isclose, np.allclose, np.array_equal, np.array_equiv,
-    np.isneginf, np.isposinf, np.iscomplex, np.isreal, np.iscomplexobj, np.isrealobj,
-    np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.zeros_like, np.ones_like, np.full_like, np.empty_like,
+    np.heaviside, np.spacing, np.round, np.around, np.fix, np.isclose, np.allclose, np.array_equal,
+    np.array_equiv, np.isneginf, np.isposinf, np.iscomplex, np.isreal, np.iscomplexobj, np.isrealobj,
+    np.shape, np.ndim, np.size, np.result_type, np.can_cast,
+    np.zeros_like, np.ones_like, np.full_like, np.empty_like,
 )  # fmt: skip
