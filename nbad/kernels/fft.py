@@ -22,6 +22,7 @@ from rocket_fft import r2c as _r2c
 
 from nbad._jit import jit
 from nbad.kernels import memory, threads
+from nbad.report import count_ffts
 
 __all__ = [
     "c2c",
@@ -60,7 +61,7 @@ _COUNTER = _Counter()
 
 
 def count(n: int = 1) -> None:
-    """Add to the number of transforms that have run.
+    """Add to the number of transforms that have run, here and in the reports that are listening.
 
     Parameters
     ----------
@@ -69,6 +70,7 @@ def count(n: int = 1) -> None:
     """
     with _COUNTER.lock:
         _COUNTER.total += n
+    count_ffts(n)
 
 
 def transforms_run() -> int:
