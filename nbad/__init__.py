@@ -13,7 +13,6 @@ array([18., 18., 18., 18.])
 
 from importlib.metadata import PackageNotFoundError, version
 
-from nbad import rules as _rules  # fills the op table
 from nbad.control import config, get_threads, set_threads, warmup
 from nbad.errors import (
     DetachError,

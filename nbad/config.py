@@ -37,7 +37,7 @@ def change(**changes: Any) -> contextlib.AbstractContextManager[Settings]:
     """Change settings at once; as a context manager, put them back at its end."""
     with _lock:
         before = {}
-        for name, value in changes.items():
+        for name in changes:
             if name not in Settings.__slots__:
                 raise TypeError(f"config has no setting {name!r}; it has {', '.join(Settings.__slots__)}")
             before[name] = getattr(SETTINGS, name)

@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from nbad import frame as F
 from nbad import loops
-from nbad import frame as F  # noqa: N812 - the names of a table of constants
-from nbad.report import current
 from nbad.activity import TABLES, Activity
+from nbad.config import SETTINGS
 from nbad.errors import KernelError, RuleError, where
-from nbad.frame import AT, NAMES, point
+from nbad.frame import NAMES, point
+from nbad.keeping import check_watched
 from nbad.kernels import block, memory, threads
 from nbad.loops import DONE, HOST_NODE, LARGE_RUN, NEED_ARENA, NEED_SCRATCH, PAUSE
-from nbad.config import SETTINGS
 from nbad.plan import FAILED, NEED_CONVERT, NEED_KERNEL, NEED_TEMPLATE
 from nbad.program import PROGRAMS
 from nbad.pulling import Scattered, pull_node
+from nbad.report import current
 from nbad.table import TABLE
 from nbad.tape import Frozen
-from nbad.keeping import check_watched
 
 _ARENA = 1 << 16
 #: Elements of one piece of a large run; a function of the plan only, so sums do not depend on the number of threads.
@@ -384,7 +384,9 @@ def sum_to(value: Any, shape: tuple[int, ...], op: str, operand: str, line: Any)
     extra = len(found) - len(shape)
     if extra < 0 or not all(n in (1, m) for n, m in zip(shape, found[extra:], strict=True)):
         raise RuleError.shape(op, operand, found, shape, at=line())
-    axes = tuple(range(extra)) + tuple(extra + d for d, n in enumerate(shape) if n == 1 and found[extra + d] != 1)
+    axes = tuple(range(extra)) + tuple(
+        extra + d for d, n in enumerate(shape) if n == 1 and found[extra + d] != 1
+    )
     if axes:
         value = np.sum(value, axis=axes)
     return np.reshape(value, shape)

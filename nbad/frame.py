@@ -178,7 +178,9 @@ def call_entry(typing_context: Any, frame: Any, index: Any, *args: Any) -> Any:
         pairs = builder.inttoptr(values[0], word.as_pointer())
         entries = builder.load(builder.gep(pairs, [word(AT_ENTRIES)]))
         table = builder.inttoptr(entries, word.as_pointer())
-        address = builder.load(builder.gep(table, [context.cast(builder, values[1], signature.args[1], types.int64)]))
+        address = builder.load(
+            builder.gep(table, [context.cast(builder, values[1], signature.args[1], types.int64)])
+        )
         given = zip(cgutils.unpack_tuple(builder, values[2]), packed, strict=True)
         rest = [context.cast(builder, value, kind, types.int64) for value, kind in given]
         kind = ir.FunctionType(word, [word] * (1 + len(rest)))
@@ -237,4 +239,3 @@ def needed(frame, edge):  # type: ignore[no-untyped-def]
     """Return the bit of `edge` in the needs-gradient bitmask."""
     words = view_i8(frame, AT_NEEDS)
     return (words[edge >> 6] >> (edge & 63)) & 1 == 1
-

@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from nbad.report import current
 from nbad.activity import Activity
 from nbad.engine import sum_to
 from nbad.errors import where
 from nbad.pulling import pull_node
+from nbad.report import current
 from nbad.table import TABLE
 from nbad.tape import Frozen
 from nbad.trace import cast, is_traced
 
 
-def sweep_traced(frozen: Frozen, activity: Activity, seeds: dict[int, Any], wanted: Iterable[int]) -> list[Any]:
+def sweep_traced(
+    frozen: Frozen, activity: Activity, seeds: dict[int, Any], wanted: Iterable[int]
+) -> list[Any]:
     """Return the cotangents of the slots `wanted`; values and seeds may be traced by an outer transformation.
 
     Parameters

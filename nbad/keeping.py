@@ -58,7 +58,9 @@ def run_forward(
     return op.forward(*values, **attributes, **extra), tuple((i, memo[i]) for i in wanted)
 
 
-def _shared_at_forward(op: Op, i: int, values: Any, attributes: Mapping[str, Any], memo: dict[int, Any]) -> Any:
+def _shared_at_forward(
+    op: Op, i: int, values: Any, attributes: Mapping[str, Any], memo: dict[int, Any]
+) -> Any:
     if i not in memo:
         row = op.shared[i]
         memo[i] = row.function(*(_primal(op, r, values, attributes, memo) for r in row.reads))

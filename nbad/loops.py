@@ -6,7 +6,8 @@ may do so at once on ranges of their own.
 """
 
 import numpy as np
-from nbad import frame as F  # noqa: N812 - the names of a table of constants
+
+from nbad import frame as F
 from nbad._jit import jit
 from nbad.activity import ELEMENTWISE_OP, HOST_OP, SPREAD_OP
 from nbad.frame import AT, ENTRY_NAMES, call_entry, entry, needed, view_f8, view_i1, view_i2, view_i4, view_i8
@@ -16,8 +17,6 @@ from nbad.plan import FAILED, ON_HOST, PLANNED, SUM_ROW, any_needed
 
 #: What `advance` returns besides the NEED codes of `nbad.plan`.
 DONE, HOST_NODE, LARGE_RUN, NEED_ARENA, NEED_SCRATCH, PAUSE = range(10, 16)
-
-
 
 
 #: Elements up to which a run is executed in place, without asking Python for buffers.
@@ -31,7 +30,9 @@ _AVAL_START, _AVAL_SHAPE, _AVAL_NDIM = AT["aval_start"], AT["aval_shape"], AT["a
 _COT_ADDRESS, _COT_KIND, _NATIVE, _OUTPUTS, _COUNTS = (
     AT[n] for n in ("cot_address", "cot_kind", "native", "outputs", "counts")
 )
-_KERNELS, _ROWS, _V_KIND, _V_ADDRESS, _V_PLACE = (AT[n] for n in ("kernels", "rows", "v_kind", "v_address", "v_place"))
+_KERNELS, _ROWS, _V_KIND, _V_ADDRESS, _V_PLACE = (
+    AT[n] for n in ("kernels", "rows", "v_kind", "v_address", "v_place")
+)
 _NUMBERS, _LOADS, _OUTS, _INFO, _VISITED = (AT[n] for n in ("numbers", "loads", "outs", "info", "visited"))
 
 I_ROWS, I_REGISTERS, I_OUTS, I_SUMS, I_TEMPS = F.ROWS, F.REGISTERS, F.OUTS, F.SUMS, F.TEMPS
@@ -185,7 +186,11 @@ def reduce_sums(frame, column):  # type: ignore[no-untyped-def]
 def settle_used(frame):  # type: ignore[no-untyped-def]
     """Mark the cotangents of the run's nodes as used up and count its pullbacks."""
     cot_kind, out_start, op = view_i1(frame, _COT_KIND), view_i4(frame, _OUT_START), view_i2(frame, _OP)
-    edge_start, counts, visited = view_i8(frame, _EDGE_START), view_i8(frame, _COUNTS), view_i4(frame, _VISITED)
+    edge_start, counts, visited = (
+        view_i8(frame, _EDGE_START),
+        view_i8(frame, _COUNTS),
+        view_i4(frame, _VISITED),
+    )
     for i in range(visited[0]):
         node = np.int64(visited[i + 1])
         cot_kind[out_start[node]] = _NO_COTANGENT
@@ -255,7 +260,11 @@ def run_native(frame, node):  # type: ignore[no-untyped-def]
     out = np.int64(view_i4(frame, _OUT_START)[node])
     edge = view_i8(frame, _EDGE_START)[node]
     slot = np.int64(view_i4(frame, _EDGE_SLOT)[edge])
-    aval, aval_dtype, aval_size = view_i4(frame, _AVAL), view_i1(frame, _AVAL_DTYPE), view_i8(frame, _AVAL_SIZE)
+    aval, aval_dtype, aval_size = (
+        view_i4(frame, _AVAL),
+        view_i1(frame, _AVAL_DTYPE),
+        view_i8(frame, _AVAL_SIZE),
+    )
     cot_kind, cot_address = view_i1(frame, _COT_KIND), view_i8(frame, _COT_ADDRESS)
     dtype = np.int64(aval_dtype[aval[out]])
     if cot_kind[slot] != _NO_COTANGENT or dtype > 3 or aval_dtype[aval[slot]] != dtype:

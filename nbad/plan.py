@@ -7,7 +7,8 @@ their operands, so the scratch place is reused).
 """
 
 import numpy as np
-from nbad import frame as F  # noqa: N812 - the names of a table of constants
+
+from nbad import frame as F
 from nbad._jit import jit
 from nbad.frame import AT, call_entry, entry, needed, view_f8, view_i1, view_i2, view_i4, view_i8
 from nbad.kernels.block import ID
@@ -21,11 +22,12 @@ from nbad.kernels.native import (
     pointer_f4,
     pointer_f8,
 )
-from nbad.program import HOST, OUTPUT, READY, UNKNOWN
+from nbad.program import HOST, OUTPUT, UNKNOWN
 
 FAILED, PLANNED, NEED_TEMPLATE, NEED_KERNEL, NEED_CONVERT, ON_HOST = range(6)
 
 _ADD, _MUL, _MULADD, _SUM_KERNEL = ID["add"], ID["mul"], ID["muladd"], ID["sum"]
+_ELEMENTWISE = 1  # as `nbad.activity` numbers the kinds of ops
 _COTANGENT = 4
 _FIRST = 5
 #: Bytes of all scratch registers of a block together: they stay in the first-level cache's neighbourhood.
@@ -298,7 +300,9 @@ def expand(frame, node):  # type: ignore[no-untyped-def]
                 elif x >= _FIRST:
                     r = np.int64(temporaries[x - _FIRST])
                 else:
-                    r = call_entry(frame, _E_VALUE_REGISTER, out if x == OUTPUT else np.int64(edge_slot[first + x]))
+                    r = call_entry(
+                        frame, _E_VALUE_REGISTER, out if x == OUTPUT else np.int64(edge_slot[first + x])
+                    )
                     if r <= 0:
                         return NEED_CONVERT if r < 0 else FAILED
                 if j == 0:
@@ -323,7 +327,7 @@ def expand(frame, node):  # type: ignore[no-untyped-def]
 def any_needed(frame, node):  # type: ignore[no-untyped-def]
     """Return whether a pullback of `node` is asked for."""
     edge_start = view_i8(frame, _EDGE_START)
-    for edge in range(edge_start[node], edge_start[node + 1]):
+    for edge in range(edge_start[node], edge_start[node + 1]):  # noqa: SIM110 - numba has no generators here
         if needed(frame, edge):
             return True
     return False
@@ -334,7 +338,11 @@ def collect(frame):  # type: ignore[no-untyped-def]
     """List what leaves the run: cotangents of slots that were made before it."""
     info = view_i8(frame, _INFO)
     register_of, touched = view_i4(frame, _REGISTER_OF), view_i4(frame, _TOUCHED)
-    aval, aval_size, aval_dtype = view_i4(frame, _AVAL), view_i8(frame, _AVAL_SIZE), view_i1(frame, _AVAL_DTYPE)
+    aval, aval_size, aval_dtype = (
+        view_i4(frame, _AVAL),
+        view_i8(frame, _AVAL_SIZE),
+        view_i1(frame, _AVAL_DTYPE),
+    )
     v_kind, v_address, v_slot = view_i1(frame, _V_KIND), view_i8(frame, _V_ADDRESS), view_i4(frame, _V_SLOT)
     outs = view_i8(frame, _OUTS)
     rows = view_i4(frame, _ROWS)
@@ -344,7 +352,11 @@ def collect(frame):  # type: ignore[no-untyped-def]
         if r < 0:
             continue
         register_of[slot] = -1
-        if aval[slot] != info[I_AVAL] and aval_size[aval[slot]] == 1 and aval_dtype[aval[slot]] == info[I_DTYPE]:
+        if (
+            aval[slot] != info[I_AVAL]
+            and aval_size[aval[slot]] == 1
+            and aval_dtype[aval[slot]] == info[I_DTYPE]
+        ):
             mode, source = _SUM, info[I_SUMS]
             info[I_SUMS] += 1
         elif v_slot[r] >= 0:
@@ -442,11 +454,12 @@ def plan_run(frame, top):  # type: ignore[no-untyped-def]
         if not any_needed(frame, node):
             node -= 1
             continue
-        if register_of[out] < 0 and cot_kind[out] == _NO_COTANGENT and not view_i1(frame, _NATIVE)[op[node]] > 1:
-            if view_i1(frame, _NATIVE)[op[node]] == 1:
-                node -= 1
-                continue
-        if aval[out] != space or view_i1(frame, _NATIVE)[op[node]] != 1:
+        if view_i1(frame, _NATIVE)[op[node]] != _ELEMENTWISE:
+            break
+        if register_of[out] < 0 and cot_kind[out] == _NO_COTANGENT:
+            node -= 1
+            continue
+        if aval[out] != space:
             break
         ready = state[4 * np.int64(op[node]) + dtype]
         if ready == UNKNOWN:

@@ -87,7 +87,7 @@ _KERNEL_OF = {
 _BOOLEAN = {"and": "logical_and", "or": "logical_or", "invert": "logical_not"}
 
 
-class _NotBlock(Exception):  # noqa: N818 - control flow inside this module, never seen outside
+class _NotBlock(Exception):
     """The rule uses something that has no block kernel."""
 
 
@@ -158,7 +158,6 @@ class Programs:
                 self.constants = np.concatenate([self.constants, np.array(constants, np.float64)])
             self.state[cell] = READY
             return READY
-
 
     def kernels_of(self, op: Op, dtype_code: int) -> set[int]:
         """Return the kernels that the translated rules of `op` call."""
@@ -274,4 +273,17 @@ def _translate(op: Op, pullback: Pullback, dtype_code: int) -> tuple[list[list[i
     return writer.rows, writer.constants, result.register
 
 
-__all__ = ["C8", "C16", "COTANGENT", "F4", "F8", "FIRST", "HOST", "OUTPUT", "PROGRAMS", "READY", "UNKNOWN", "Programs"]
+__all__ = [
+    "C8",
+    "C16",
+    "COTANGENT",
+    "F4",
+    "F8",
+    "FIRST",
+    "HOST",
+    "OUTPUT",
+    "PROGRAMS",
+    "READY",
+    "UNKNOWN",
+    "Programs",
+]

@@ -121,6 +121,7 @@ class Op:
     elementwise: bool = False
     linear: bool = False
     kernel: Kernel | None = None
+    metadata: bool = False  # a rule reads shapes or dtypes of operands, so constants need a slot too
     hidden: tuple[int, ...] = ()  # positions in `shared` of the values made at forward time
     #: for ops of one or two operands, by the bitmask of varied operands: whether a, b and y are kept
     fast: tuple[tuple[bool, bool, bool], ...] = ()
@@ -236,7 +237,9 @@ def operation(
     >>> operation(scale_forward, x=scale_x)
     <op scale>
     """
-    return add_row(forward, pullbacks, name=name, shared=shared, outputs=outputs, linear=linear, kernel=kernel)
+    return add_row(
+        forward, pullbacks, name=name, shared=shared, outputs=outputs, linear=linear, kernel=kernel
+    )
 
 
 def add_row(
@@ -256,7 +259,9 @@ def add_row(
     attributes = tuple(o for o in options if o not in shared)
     for bad in (*operands, *attributes, *shared):
         if bad in RESERVED:
-            raise RuleError(f"{name}: {bad!r} is reserved in rules and cannot name an operand, attribute or shared value")
+            raise RuleError(
+                f"{name}: {bad!r} is reserved in rules and cannot name an operand, attribute or shared value"
+            )
     for operand in pullbacks:
         if operand not in operands:
             raise RuleError(
@@ -265,7 +270,8 @@ def add_row(
     scope = _Scope(name, operands, variadic, attributes, tuple(shared))
     rows_shared = _shared_rows(scope, shared)
     rows = tuple(
-        None if (rule := pullbacks.get(operand)) is None else Pullback(rule, scope.reads(rule)) for operand in operands
+        None if (rule := pullbacks.get(operand)) is None else Pullback(rule, scope.reads(rule))
+        for operand in operands
     )
     forward_reads = tuple(Read("shared", list(shared).index(o), o) for o in options if o in shared)
     for read in forward_reads:
@@ -285,6 +291,7 @@ def add_row(
             forward_reads=forward_reads,
             linear=linear,
             kernel=kernel,
+            metadata=_reads_metadata(rows, rows_shared),
             hidden=tuple(i for i, s in enumerate(rows_shared) if s.at_forward),
         )
         TABLE.append(op)
@@ -312,6 +319,8 @@ def elementwise(forward: Function, /, *, name: str | None = None, **pullbacks: F
             raise RuleError(f"{name}: {bad!r} is reserved in rules and cannot name an operand")
     scope = _Scope(name, operands, False, (), ())
     rows = tuple(None if rule is None else Pullback(rule, scope.reads(rule)) for rule in pullbacks.values())
+    if _reads_metadata(rows, ()):
+        raise RuleError(f"{name}: an elementwise rule may read operands, y and g, not shapes or dtypes")
     with _lock:
         op = Op(
             name=name,
@@ -356,7 +365,9 @@ def _parameters(forward: Function, name: str) -> tuple[tuple[str, ...], bool, tu
     for p in inspect.signature(forward).parameters.values():
         if p.kind is p.VAR_POSITIONAL:
             if operands:
-                raise RuleError(f"{name}: a variadic forward takes only *{p.name}, not fixed operands before it")
+                raise RuleError(
+                    f"{name}: a variadic forward takes only *{p.name}, not fixed operands before it"
+                )
             operands.append(p.name)
             variadic = True
         elif p.kind is p.KEYWORD_ONLY:
@@ -368,6 +379,13 @@ def _parameters(forward: Function, name: str) -> tuple[tuple[str, ...], bool, tu
     if not operands:
         raise RuleError(f"{name}: the forward has no operand")
     return tuple(operands), variadic, tuple(options)
+
+
+def _reads_metadata(rows: tuple[Pullback | None, ...], shared: tuple[Shared, ...]) -> bool:
+    reads = [r for p in rows if p is not None for r in p.reads] + [r for s in shared for r in s.reads]
+    return any(
+        r.kind in ("shape", "dtype", "shapes", "dtypes") and not r.name.startswith("y_") for r in reads
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,7 +402,9 @@ class _Scope:
         found = []
         for p in inspect.signature(rule).parameters.values():
             if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-                raise RuleError(f"{self.name}: the rule {rule.__name__} has *{p.name}; parameters name what a rule reads")
+                raise RuleError(
+                    f"{self.name}: the rule {rule.__name__} has *{p.name}; parameters name what a rule reads"
+                )
             read = self._read(p.name)
             if read is None:
                 known = ", ".join(self._known())
@@ -395,9 +415,21 @@ class _Scope:
         return tuple(found)
 
     def _known(self) -> list[str]:
-        metadata = [f"{o}_{m}{'s' if self.variadic else ''}" for o in self.operands for m in ("shape", "dtype")]
+        metadata = [
+            f"{o}_{m}{'s' if self.variadic else ''}" for o in self.operands for m in ("shape", "dtype")
+        ]
         extra = ["k", "others"] if self.variadic else []
-        return ["g", "y", *self.operands, *self.attributes, *self.shared, *metadata, "y_shape", "y_dtype", *extra]
+        return [
+            "g",
+            "y",
+            *self.operands,
+            *self.attributes,
+            *self.shared,
+            *metadata,
+            "y_shape",
+            "y_dtype",
+            *extra,
+        ]
 
     def _read(self, name: str) -> Read | None:
         if name in self.operands:
@@ -431,11 +463,15 @@ def _shared_rows(scope: _Scope, shared: Mapping[str, Function]) -> tuple[Shared,
         for read in reads:
             if read.kind == "shared":
                 if read.index >= position:
-                    raise RuleError(f"{scope.name}: the shared value {name!r} reads {read.name!r}, which stands after it")
+                    raise RuleError(
+                        f"{scope.name}: the shared value {name!r} reads {read.name!r}, which stands after it"
+                    )
                 at_forward = at_forward and rows[read.index].at_forward
             elif read.kind in ("g", "y", "k", "others"):
                 at_forward = False
                 if read.kind in ("k", "others"):
-                    raise RuleError(f"{scope.name}: the shared value {name!r} reads {read.name!r}, which only a pullback has")
+                    raise RuleError(
+                        f"{scope.name}: the shared value {name!r} reads {read.name!r}, which only a pullback has"
+                    )
         rows.append(Shared(name, function, reads, at_forward))
     return tuple(rows)

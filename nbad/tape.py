@@ -143,6 +143,9 @@ class Tape:
     """
 
     __slots__ = (
+        "attr",
+        "attr_end",
+        "attr_node",
         "aval",
         "aval_ids",
         "avals",
@@ -151,9 +154,6 @@ class Tape:
         "code_ids",
         "edge_slot",
         "edges_of",
-        "attr",
-        "attr_node",
-        "attr_end",
         "inputs",
         "last_aval",
         "last_dtype",

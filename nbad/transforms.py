@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from nbad import tree
-from nbad.report import current
 from nbad.activity import TABLES, Activity, kept_bytes, release_unread
 from nbad.engine import Sweep
 from nbad.errors import InputTypeError, NonScalarOutputError
@@ -20,6 +19,7 @@ from nbad.higher import sweep_traced
 from nbad.kernels.hashing import fingerprint
 from nbad.methods import user_line
 from nbad.packing import check_differentiable
+from nbad.report import current
 from nbad.table import TABLE
 from nbad.tape import Frozen, freeze, new_tape
 from nbad.trace import Traced, is_traced, plain
@@ -78,7 +78,9 @@ class _Recording:
 
     def own_outputs(self) -> list[int | None]:
         """Return the slot of each output leaf, None for one that does not depend on an asked-for leaf."""
-        return [leaf._slot if type(leaf) is Traced and leaf._tape is self.tape else None for leaf in self.leaves]
+        return [
+            leaf._slot if type(leaf) is Traced and leaf._tape is self.tape else None for leaf in self.leaves
+        ]
 
     def freeze(self) -> tuple[Frozen, Activity]:
         """Finish the tape: decide what is needed and drop every kept value that nothing will read."""
@@ -232,7 +234,9 @@ def grad(function: Callable[..., Any], wrt: Any = 0, *, has_aux: bool = False) -
     return gradient
 
 
-def _gradient(function: Callable[..., Any], wrt: Any, has_aux: bool, name: str) -> Callable[..., tuple[Any, Any]]:
+def _gradient(
+    function: Callable[..., Any], wrt: Any, has_aux: bool, name: str
+) -> Callable[..., tuple[Any, Any]]:
     signature = signature_of(function)
 
     @functools.wraps(function)
@@ -315,14 +319,25 @@ def vjp(
     outputs = tree.leaves(run.value)
     for slot, leaf in zip(slots, outputs, strict=True):
         # The caller may write into what it gets; what the pullback reads of it is watched.
-        if slot is not None and frozen.ref[slot] and isinstance(leaf, np.ndarray) and slot not in run.tape.watched:
-            line = int(frozen.tape.line[np.searchsorted(frozen.out_start, slot, side="right") - 1]) if frozen.nodes else -1
+        if (
+            slot is not None
+            and frozen.ref[slot]
+            and isinstance(leaf, np.ndarray)
+            and slot not in run.tape.watched
+        ):
+            line = (
+                int(frozen.tape.line[np.searchsorted(frozen.out_start, slot, side="right") - 1])
+                if frozen.nodes
+                else -1
+            )
             run.tape.watched[slot] = (fingerprint(leaf), line)
     structure = tree.structure(run.value)
 
     def pullback(cotangent: Any) -> Any:
         if tree.structure(cotangent) != structure:
-            raise InputTypeError("vjp: the cotangent is not of the structure of the function's value", at=user_line())
+            raise InputTypeError(
+                "vjp: the cotangent is not of the structure of the function's value", at=user_line()
+            )
         seeds: dict[int, Any] = {}
         for slot, given, leaf in zip(slots, tree.leaves(cotangent), outputs, strict=True):
             if slot is None:
@@ -341,7 +356,8 @@ def _seed(given: Any, leaf: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -
         given = np.asarray(given)
     if given.shape != shape:
         raise InputTypeError(
-            f"vjp: a cotangent of shape {given.shape} was given for an output of shape {shape}", at=user_line()
+            f"vjp: a cotangent of shape {given.shape} was given for an output of shape {shape}",
+            at=user_line(),
         )
     if given.dtype == dtype:
         return given

@@ -15,7 +15,17 @@ LARGE = 1 << 16
 #: Elements of one chunk; a function of size only, so results do not depend on the number of threads.
 CHUNK = 1 << 16
 
-_COMPLEX = {np.add, np.subtract, np.multiply, np.divide, np.negative, np.conjugate, np.exp, np.square, np.sqrt}
+_COMPLEX = {
+    np.add,
+    np.subtract,
+    np.multiply,
+    np.divide,
+    np.negative,
+    np.conjugate,
+    np.exp,
+    np.square,
+    np.sqrt,
+}
 
 
 def elementwise_forward(function: Callable[..., Any], ufunc: Any, *values: Any) -> Any:

@@ -113,19 +113,33 @@ class _FilterKernel:
         a = attributes
         lengths, axes, real, conj = a["lengths"], a["axes"], a["real"], a["conj"]
         starts = (a["u_start"], a["v_start"])
-        if len(asked) == 1 and not (conj and asked == (1,)) and not _is_summed(shapes[asked[0]], g.shape, axes):
+        if (
+            len(asked) == 1
+            and not (conj and asked == (1,))
+            and not _is_summed(shapes[asked[0]], g.shape, axes)
+        ):
             # The product of the spectra is formed between the two halves of one pass over memory.
             k = asked[0]
             other = shared["v_hat" if k == 0 else "u_hat"]
             y, _ = passes.filter(
-                g, a["out_start"], lengths, other, k == 1 or not conj, starts[k], _along(shapes[k], axes), axes, real
+                g,
+                a["out_start"],
+                lengths,
+                other,
+                k == 1 or not conj,
+                starts[k],
+                _along(shapes[k], axes),
+                axes,
+                real,
             )
             return {k: y}
         g_hat = passes.spectrum(g, lengths, axes, real, a["out_start"])
         found = {}
         for k in asked:
             other = shared["v_hat" if k == 0 else "u_hat"]
-            found[k] = self._from_spectra(k, g_hat, other, g.shape, shapes[k], starts[k], lengths, axes, real, conj)
+            found[k] = self._from_spectra(
+                k, g_hat, other, g.shape, shapes[k], starts[k], lengths, axes, real, conj
+            )
         return found
 
     def _from_spectra(
@@ -264,7 +278,9 @@ def correlate(u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | No
 def _run(u: Any, v: Any, mode: str, axes: Any, *, conj: bool, name: str) -> Any:
     u, v = _floating(u), _floating(v)
     if axes is None and u.ndim != v.ndim:
-        raise ValueError(f"{name}: u has {u.ndim} dimensions and v has {v.ndim}; give axes= or reshape one of them")
+        raise ValueError(
+            f"{name}: u has {u.ndim} dimensions and v has {v.ndim}; give axes= or reshape one of them"
+        )
     ndim = max(u.ndim, v.ndim)
     if ndim == 0:
         raise ValueError(f"{name}: u and v must have at least one dimension")
@@ -289,7 +305,8 @@ def _run(u: Any, v: Any, mode: str, axes: Any, *, conj: bool, name: str) -> Any:
         out_start, out_shape = _part(n, m, mode, conj, name)
         starts = tuple(b - 1 for b in m) if conj else zeros
         lengths = tuple(
-            passes.fast_length(a + b - 1, real and k == len(along) - 1) for k, (a, b) in enumerate(zip(n, m, strict=True))
+            passes.fast_length(a + b - 1, real and k == len(along) - 1)
+            for k, (a, b) in enumerate(zip(n, m, strict=True))
         )
     return apply(
         FILTER, u, v, lengths=lengths, axes=along, real=real,
@@ -308,7 +325,9 @@ def _part(
         return tuple((b - 1) // 2 for _, b in pairs), n
     if mode == "valid":
         if not (all(a >= b for a, b in pairs) or all(a <= b for a, b in pairs)):
-            raise ValueError(f"{name}: mode 'valid' needs one operand to be at least as long along each axis: {n} and {m}")
+            raise ValueError(
+                f"{name}: mode 'valid' needs one operand to be at least as long along each axis: {n} and {m}"
+            )
         return tuple(min(a, b) - 1 for a, b in pairs), tuple(abs(a - b) + 1 for a, b in pairs)
     raise ValueError(f"{name}: mode must be 'full', 'same', 'valid' or 'wrap', not {mode!r}")
 
@@ -338,4 +357,6 @@ def _axes(axes: Any, ndim: int, name: str) -> tuple[int, ...]:
 def _check_batch(a: Sequence[int], b: Sequence[int], axes: Sequence[int], name: str) -> None:
     for axis, (x, y) in enumerate(zip(a, b, strict=True)):
         if axis not in axes and x != y and 1 not in (x, y):
-            raise ValueError(f"{name}: batch axis {axis} does not broadcast: shapes {tuple(a)} and {tuple(b)}, axes {tuple(axes)}")
+            raise ValueError(
+                f"{name}: batch axis {axis} does not broadcast: shapes {tuple(a)} and {tuple(b)}, axes {tuple(axes)}"
+            )
