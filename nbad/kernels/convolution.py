@@ -28,7 +28,7 @@ __all__ = ["correlate_spectra", "fast_length", "filter", "filter_from_spectrum",
 Array = np.ndarray[Any, Any]
 Extents = tuple[int, ...]
 
-BLOCK = 1 << 17
+BLOCK = 1 << 16
 """Bytes of one block of columns, with all rows of the first axis: the buffer of pass (b)."""
 
 
@@ -50,9 +50,14 @@ class _Box:
     """Scale of the inverse transform."""
 
     @property
-    def slab(self) -> int:
-        """Number of bins in one slab of the first axis."""
+    def columns(self) -> int:
+        """Number of bins of one slab of the first axis."""
         return self.bins // self.n[0]
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of one batch element."""
+        return -(-self.columns // self.width)
 
 
 @functools.lru_cache(256)
@@ -61,12 +66,15 @@ def _box(lengths: Extents, real: bool, itemsize: int) -> _Box:
     keep = tuple(k for k, n in enumerate(lengths) if n > 1) or (len(lengths) - 1,)
     n = tuple(lengths[k] for k in keep)
     q = (*n[:-1], n[-1] // 2 + 1) if real else n
-    per_line = 64 // itemsize
+    bins = math.prod(q)
     if len(n) == 1:
-        width = max(1, BLOCK // (q[0] * itemsize))
+        width = max(1, BLOCK // (bins * itemsize))
     else:
-        width = max(per_line, BLOCK // (n[0] * itemsize) // per_line * per_line)
-    return _Box(keep, n, q, math.prod(q), width, 1.0 / math.prod(n))
+        # Whole cache lines, of the rows as of the block.
+        line = 64 // itemsize
+        width = max(line, BLOCK // (n[0] * itemsize) // line * line)
+        width = min(width, bins // n[0])
+    return _Box(keep, n, q, bins, width, 1.0 / math.prod(n))
 
 
 def _kept(box: _Box, values: Sequence[int]) -> Extents:
@@ -104,34 +112,39 @@ def _array(values: Sequence[int]) -> Array:
     return np.array(values, np.int64)
 
 
+def _rows(batch: int, count: int, box: _Box, dtype: Any) -> Array:
+    """Return rows for spectra of slabs, shape (batch, count, stride); the stride is odd in cache lines."""
+    line = 64 // np.dtype(dtype).itemsize
+    return memory.empty((batch, count, (-(-box.columns // line) | 1) * line), dtype)
+
+
 def _pass_a(x: Array, start: Sequence[int], box: _Box, real: bool, dtype: Any) -> Array:
-    """Run pass (a) over x, shape (b, m0, ...), and return rows, shape (b, m0 * slab)."""
-    m0 = x.shape[1]
-    slabs = x.reshape(x.shape[0] * m0, -1)
-    rows = memory.empty((x.shape[0], m0 * box.slab), dtype)
+    """Run pass (a) over x, shape (b, m0, ...), and return rows, shape (b, m0, stride)."""
+    slabs = x.reshape(x.shape[0] * x.shape[1], -1)
+    rows = _rows(x.shape[0], x.shape[1], box, dtype)
     m, n, q, s = _array(x.shape[1:]), _array(box.n), _array(box.q), _array(start)
-    padded = math.prod(box.n[1:]) if x.shape[-1] != box.n[-1] else 0
+    last = math.prod(x.shape[2:-1]) * box.n[-1] if x.shape[-1] != box.n[-1] else 0
+    middle = box.columns if x.shape[2:-1] != box.n[1:-1] else 0
 
     def task(lo: int, hi: int) -> int:
-        work, spare = memory.empty((2, box.slab), dtype)
-        pad = memory.empty(padded, x.dtype)
-        return passes.slabs_to_blocks(slabs, rows, m, n, q, s, box.width, work, spare, pad, lo, hi)
+        work, spare = memory.empty((2, middle), dtype)
+        pad = memory.empty(last, x.dtype)
+        return passes.slabs_to_rows(slabs, rows, m, n, q, s, work, spare, pad, lo, hi)
 
     fft.run(task, slabs.shape[0], x.nbytes + rows.nbytes)
     return rows
 
 
 def _pass_c(rows: Array, shape: Extents, start: Sequence[int], box: _Box, real: bool) -> Array:
-    """Run pass (c) over rows, shape (b, p0 * slab), and return y, shape (b, p0, ...)."""
+    """Run pass (c) over rows, shape (b, p0, stride), which it uses up, and return y, shape (b, p0, ...)."""
     y = memory.empty((rows.shape[0], *shape), _element(rows.dtype, real))
     slabs = y.reshape(rows.shape[0] * shape[0], -1)
     p, n, q, o = _array(shape), _array(box.n), _array(box.q), _array(start)
-    padded = math.prod(box.n[1:]) if shape[-1] != box.n[-1] else 0
+    last = math.prod(shape[1:-1]) * box.n[-1] if shape[-1] != box.n[-1] else 0
 
     def task(lo: int, hi: int) -> int:
-        work = memory.empty(box.slab, rows.dtype)
-        pad = memory.empty(padded, y.dtype)
-        return passes.blocks_to_slabs(rows, slabs, p, n, q, o, box.width, box.factor, work, pad, lo, hi)
+        pad = memory.empty(last, y.dtype)
+        return passes.rows_to_slabs(rows, slabs, p, n, q, o, box.factor, pad, lo, hi)
 
     fft.run(task, slabs.shape[0], y.nbytes + rows.nbytes)
     return y
@@ -181,12 +194,12 @@ def spectrum(
         fft.run(lines, -(-x.shape[0] // box.width), x.nbytes + bins.nbytes)
     else:
         rows = _pass_a(x, offsets, box, real, dtype)
-        m0, n0, s0 = x.shape[1], box.n[0], offsets[0]
+        n0, s0 = box.n[0], offsets[0]
 
         def blocks(lo: int, hi: int) -> int:
-            return passes.blocks_forward(rows, bins, m0, n0, s0, box.width, lo, hi)
+            return passes.blocks_forward(rows, bins, n0, s0, box.width, lo, hi)
 
-        fft.run(blocks, x.shape[0] * -(-box.slab // box.width), rows.nbytes + bins.nbytes)
+        fft.run(blocks, x.shape[0] * box.blocks, rows.nbytes + bins.nbytes)
     return bins.reshape(*batch, box.bins)
 
 
@@ -267,16 +280,16 @@ def filter(
         fft.run(lines, -(-count // box.width), data.nbytes + y.nbytes)
     else:
         rows = _pass_a(data, s, box, real, dtype)
-        m0, n0, p0 = data.shape[1], box.n[0], p[0]
-        out = rows if p0 == m0 else memory.empty((count, p0 * box.slab), dtype)
+        n0 = box.n[0]
+        out = rows if p[0] == data.shape[1] else _rows(count, p[0], box, dtype)
 
         def blocks(lo: int, hi: int) -> int:
-            work = memory.empty(n0 * min(box.width, box.slab), dtype)
+            work = memory.empty(n0 * box.width, dtype)
             return passes.blocks_filter(
-                rows, kernels, which, kept, out, m0, n0, s[0], p0, o[0], box.width, conj, work, lo, hi
+                rows, kernels, which, kept, out, n0, s[0], o[0], box.width, conj, work, lo, hi
             )
 
-        fft.run(blocks, count * -(-box.slab // box.width), rows.nbytes + out.nbytes)
+        fft.run(blocks, count * box.blocks, rows.nbytes + out.nbytes)
         y = _pass_c(out, p, o, box, real)
     shifted = [axis + len(batch) - len(own) for axis in axes]
     x_hat = kept.reshape(*own, box.bins) if keep_spectrum else None
@@ -392,14 +405,14 @@ def _product(
 
         fft.run(lines, -(-count // box.width), y.nbytes * (1 + ia.shape[1]))
     else:
-        n0, p0 = box.n[0], p[0]
-        out = memory.empty((count, p0 * box.slab), dtype)
+        n0 = box.n[0]
+        out = _rows(count, p[0], box, dtype)
 
         def blocks(lo: int, hi: int) -> int:
-            work = memory.empty(n0 * min(box.width, box.slab), dtype)
-            return passes.blocks_product(a, b, ia, ib, out, n0, p0, o[0], box.width, conj, work, lo, hi)
+            work = memory.empty(n0 * box.width, dtype)
+            return passes.blocks_product(a, b, ia, ib, out, n0, o[0], box.width, conj, work, lo, hi)
 
-        fft.run(blocks, count * -(-box.slab // box.width), out.nbytes * (1 + ia.shape[1]))
+        fft.run(blocks, count * box.blocks, out.nbytes * (1 + ia.shape[1]))
         y = _pass_c(out, p, o, box, real)
     return _restore(y, remaining, out_shape, axes)
 

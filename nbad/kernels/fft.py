@@ -102,8 +102,18 @@ def run(task: Callable[[int, int], int | None], n_chunks: int, nbytes: int) -> N
         threads.fan_out(task, n_chunks)
 
 
+class _Writable:
+    """The memory of a read-only array as if it could be written, for kernels that only read it."""
+
+    def __init__(self, x: Array) -> None:
+        self.source = x
+        interface = dict(x.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+
+
 def contiguous(x: Array) -> Array:
-    """Return an array in C order, native byte order and aligned; `x` itself where it is so.
+    """Return an array in C order, native byte order and aligned, for a kernel that reads it.
 
     Parameters
     ----------
@@ -113,10 +123,11 @@ def contiguous(x: Array) -> Array:
     Returns
     -------
     ndarray of the dtype of `x` in native byte order, shape of `x`
-        Not to be written, for it may be `x`.
+        `x`, or the same memory, where it is so already. Not to be written, though it looks writable: a
+        read-only array would have every kernel compiled once more.
     """
     if x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative:
-        return x
+        return x if x.flags.writeable else np.asarray(_Writable(x))
     y = memory.empty(x.shape, x.dtype.newbyteorder("="))
     if x.ndim == 0 or x.nbytes < INLINE:
         y[...] = x

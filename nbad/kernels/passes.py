@@ -1,9 +1,11 @@
-"""Own the jitted passes of convolution: slabs, blocks of columns, groups of lines, and their layout.
+"""Own the jitted passes of convolution: slabs, blocks of columns, groups of lines.
 
-An array enters as slabs, one for each row of its first transformed axis. Between passes the rows of a batch
-element lie block by block: block k holds columns from ``k * width`` up to ``(k + 1) * width`` of all rows, so
-that a pass along the first axis reads and writes memory in order. A spectrum has the same layout with all
-its rows. The callers in `nbad.kernels.convolution` give buffers, check sizes and share the chunks out.
+An array enters as slabs, one for each row of its first transformed axis. Between passes a row holds the
+spectrum of a slab, and rows follow each other at a stride of an odd number of cache lines, for at a power of
+two a block of columns would fall into few sets of the cache. A spectrum is stored block by block: ``width``
+columns of all rows, then the next ones, so that the pass along the first axis reads it in order.
+
+The callers in `nbad.kernels.convolution` give buffers, check sizes and share the chunks out.
 """
 
 from __future__ import annotations
@@ -13,30 +15,39 @@ from typing import Any
 import numpy as np
 
 from nbad._jit import jit
-from nbad.kernels.fft import lines
+from nbad.kernels.fft import lines, transform
 
 __all__ = [
     "blocks_filter",
     "blocks_forward",
     "blocks_product",
-    "blocks_to_slabs",
     "lines_filter",
     "lines_product",
     "lines_spectrum",
-    "slabs_to_blocks",
+    "rows_to_slabs",
+    "slabs_to_rows",
 ]
 
 Array = np.ndarray[Any, Any]
 
+# Arguments of helpers: a literal in their place would make numba compile one more version for its value.
+ZERO: Any = np.int64(0)
+ONE: Any = np.int64(1)
+FORWARD: Any = np.bool_(True)
+BACK: Any = np.bool_(False)
 
-@jit
+# Options of helpers that only jitted code calls.
+INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+@jit(**INNER)
 def _copy(source: Array, target: Array) -> None:
-    """Write source, seen as (outer, m, inner), into target, seen as (outer, n, inner), and zeros around."""
+    """Copy source, shape (n,), to the front of target; a loop compiles sooner than an array assignment."""
     for i in range(source.shape[0]):
         target[i] = source[i]
 
 
-@jit
+@jit(**INNER)
 def _place(source: Array, target: Array, outer: int, m: int, n: int, inner: int, start: int) -> None:
     """Write source, seen as (outer, m, inner), into target, seen as (outer, n, inner), zeros around it."""
     for o in range(outer):
@@ -51,7 +62,7 @@ def _place(source: Array, target: Array, outer: int, m: int, n: int, inner: int,
             target[i] = 0
 
 
-@jit
+@jit(**INNER)
 def _cut(source: Array, target: Array, outer: int, n: int, p: int, inner: int, start: int) -> None:
     """Write rows from `start` of source, seen as (outer, n, inner), into target, seen as (outer, p, inner).
 
@@ -63,7 +74,7 @@ def _cut(source: Array, target: Array, outer: int, n: int, p: int, inner: int, s
             target[i] = source[i + shift]
 
 
-@jit
+@jit(**INNER)
 def _multiply(data: Array, h: Array, conj: bool) -> None:
     """Multiply data by h or its conjugate in place, both shape (n,)."""
     if conj:
@@ -74,7 +85,7 @@ def _multiply(data: Array, h: Array, conj: bool) -> None:
             data[i] *= h[i]
 
 
-@jit
+@jit(**INNER)
 def _sum_products(
     data: Array, a: Array, b: Array, ia: Array, ib: Array, lo: int, hi: int, conj: bool
 ) -> None:
@@ -93,178 +104,180 @@ def _sum_products(
 
 
 @jit
-def slabs_to_blocks(
-    x: Array, rows: Array, m: Array, n: Array, q: Array, s: Array, width: int,
-    work: Array, spare: Array, pad: Array, lo: int, hi: int,
+def slabs_to_rows(
+    x: Array, rows: Array, m: Array, n: Array, q: Array, s: Array, work: Array, spare: Array, pad: Array,
+    lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Pass (a): slabs x, shape (b * m0, p), over all axes but the first, into rows, shape (b, m0 * bins).
+    """Pass (a): slabs x, shape (b * m0, p), over all axes but the first, into rows, shape (b, m0, stride).
 
     m, n, q, s, shape (d,): sizes of x, lengths, lengths of the half spectrum, offsets. Buffers: work and
-    spare hold one slab's spectrum, pad one padded slab.
+    spare hold one slab's spectrum if a middle axis is padded, pad one padded slab if the last one is.
     """
     d = m.shape[0]
-    bins = 1
-    for k in range(1, d):
-        bins *= q[k]
     for chunk in range(lo, hi):
-        b, row = chunk // m[0], chunk % m[0]
-        outer = x.shape[1] // m[d - 1]
+        row = rows[chunk // m[0], chunk % m[0]]
+        outer, inner = x.shape[1] // m[d - 1], q[d - 1]
         here, other = work, spare
-        inner = q[d - 1]
+        if work.shape[0] == 0:
+            here = row
         if m[d - 1] == n[d - 1]:
-            lines(x[chunk], here, outer, n[d - 1], inner, 1, True, 1.0)
+            lines(x[chunk], here, outer, n[d - 1], inner, ONE, FORWARD, 1.0)
         else:
-            _place(x[chunk], pad, outer, m[d - 1], n[d - 1], 1, s[d - 1])
-            lines(pad, here, outer, n[d - 1], inner, 1, True, 1.0)
+            _place(x[chunk], pad, outer, m[d - 1], n[d - 1], ONE, s[d - 1])
+            lines(pad, here, outer, n[d - 1], inner, ONE, FORWARD, 1.0)
         for k in range(d - 2, 0, -1):
             outer //= m[k]
             if m[k] != n[k]:
                 _place(here, other, outer, m[k], n[k], inner, s[k])
                 here, other = other, here
-            lines(here, here, outer, n[k], n[k], inner, True, 1.0)
+            target = here
+            if k == 1:
+                target = row
+            lines(here, target, outer, n[k], n[k], inner, FORWARD, 1.0)
             inner *= n[k]
-        for start in range(0, bins, width):
-            w = min(width, bins - start)
-            offset = start * m[0] + row * w
-            for i in range(w):
-                rows[b, offset + i] = here[start + i]
     return 1
 
 
 @jit
-def blocks_to_slabs(
-    rows: Array, y: Array, p: Array, n: Array, q: Array, o: Array, width: int, factor: float,
-    work: Array, pad: Array, lo: int, hi: int,
-) -> int:  # fmt: skip
-    """Pass (c): rows, shape (b, p0 * bins), back over all axes but the first into slabs y, shape (b * p0, .).
+def rows_to_slabs(
+    rows: Array, y: Array, p: Array, n: Array, q: Array, o: Array, factor: float, pad: Array, lo: int, hi: int
+) -> int:
+    """Pass (c): rows, shape (b, p0, stride), back over all axes but the first into y, shape (b * p0, .).
 
-    p, n, q, o, shape (d,): sizes of y, lengths, lengths of the half spectrum, offsets. Buffers as in (a).
+    p, n, q, o, shape (d,): sizes of y, lengths, lengths of the half spectrum, offsets; pad as in pass (a).
+    The rows are used up.
     """
     d = p.shape[0]
-    bins = 1
+    bins = ONE
     for k in range(1, d):
         bins *= q[k]
     last, crop = n[d - 1], p[d - 1]
     for chunk in range(lo, hi):
-        b, row = chunk // p[0], chunk % p[0]
-        for start in range(0, bins, width):
-            w = min(width, bins - start)
-            offset = start * p[0] + row * w
-            for i in range(w):
-                work[start + i] = rows[b, offset + i]
-        outer, inner = 1, bins
+        row = rows[chunk // p[0], chunk % p[0]]
+        outer, inner = ONE, bins
         for k in range(1, d - 1):
             inner //= n[k]
-            lines(work, work, outer, n[k], n[k], inner, False, 1.0)
+            lines(row, row, outer, n[k], n[k], inner, BACK, 1.0)
             if p[k] != n[k]:
-                _cut(work, work, outer, n[k], p[k], inner, o[k])
+                _cut(row, row, outer, n[k], p[k], inner, o[k])
             outer *= p[k]
         if crop == last:
-            lines(work, y[chunk], outer, q[d - 1], last, 1, False, factor)
+            lines(row, y[chunk], outer, q[d - 1], last, ONE, BACK, factor)
         else:
-            lines(work, pad, outer, q[d - 1], last, 1, False, factor)
-            _cut(pad, y[chunk], outer, last, crop, 1, o[d - 1])
+            lines(row, pad, outer, q[d - 1], last, ONE, BACK, factor)
+            _cut(pad, y[chunk], outer, last, crop, ONE, o[d - 1])
     return 1
 
 
-@jit
-def _rows_forward(rows: Array, target: Array, m0: int, n0: int, s0: int, w: int) -> None:
-    """Transform a block of rows, shape (m0 * w,), along the first axis into target, shape (n0 * w,)."""
+@jit(**INNER)
+def _columns_forward(columns: Array, data: Array, n0: int, s0: int) -> None:
+    """Transform columns, shape (m0, w), along the first axis into data, shape (n0 * w,)."""
+    m0, w = columns.shape
+    block = data[: n0 * w].reshape((n0, w))
+    axis = np.array([0])
     if s0 == 0:
-        lines(rows, target, 1, m0, n0, w, True, 1.0)
+        transform(columns, block, axis, FORWARD, 1.0)
     else:
-        _place(rows, target, 1, m0, n0, w, s0)
-        lines(target, target, 1, n0, n0, w, True, 1.0)
+        for i in range(s0 * w):
+            data[i] = 0
+        for i in range(m0):
+            for k in range(w):
+                block[s0 + i, k] = columns[i, k]
+        for i in range((s0 + m0) * w, n0 * w):
+            data[i] = 0
+        transform(block, block, axis, FORWARD, 1.0)
 
 
-@jit
-def _rows_back(data: Array, rows: Array, p0: int, n0: int, o0: int, w: int) -> None:
-    """Transform data, shape (n0 * w,), back along the first axis; rows, shape (p0 * w,), takes part of it."""
+@jit(**INNER)
+def _columns_back(data: Array, columns: Array, n0: int, o0: int) -> None:
+    """Transform data, shape (n0 * w,), back along the first axis; columns, shape (p0, w), takes part."""
+    p0, w = columns.shape
+    block = data[: n0 * w].reshape((n0, w))
+    axis = np.array([0])
     if p0 == n0:
-        lines(data, rows, 1, n0, n0, w, False, 1.0)
+        transform(block, columns, axis, BACK, 1.0)
     else:
-        lines(data, data, 1, n0, n0, w, False, 1.0)
-        _cut(data, rows, 1, n0, p0, w, o0)
+        transform(block, block, axis, BACK, 1.0)
+        for i in range(p0):
+            for k in range(w):
+                columns[i, k] = block[o0 + i, k]
 
 
 @jit
-def blocks_forward(
-    rows: Array, bins_out: Array, m0: int, n0: int, s0: int, width: int, lo: int, hi: int
-) -> int:
-    """Transform rows, shape (b, m0 * bins), along the first axis into bins_out, shape (b, n0 * bins)."""
-    bins = bins_out.shape[1] // n0
-    blocks = -(-bins // width)
+def blocks_forward(rows: Array, bins: Array, n0: int, s0: int, width: int, lo: int, hi: int) -> int:
+    """Transform rows, shape (b, m0, stride), along the first axis into bins, shape (b, n0 * columns)."""
+    columns = bins.shape[1] // n0
+    blocks = -(-columns // width)
     for chunk in range(lo, hi):
         b, start = chunk // blocks, chunk % blocks * width
-        w = min(width, bins - start)
-        source = rows[b, start * m0 : (start + w) * m0]
-        _rows_forward(source, bins_out[b, start * n0 : (start + w) * n0], m0, n0, s0, w)
+        stop = min(start + width, columns)
+        _columns_forward(rows[b, :, start:stop], bins[b, start * n0 : stop * n0], n0, s0)
     return 1
 
 
 @jit
 def blocks_filter(
-    rows: Array, h: Array, ih: Array, kept: Array, out: Array, m0: int, n0: int, s0: int, p0: int, o0: int,
+    rows: Array, h: Array, ih: Array, kept: Array, out: Array, n0: int, s0: int, o0: int,
     width: int, conj: bool, work: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Pass (b): rows, shape (b, m0 * bins), times h, shape (c, n0 * bins) at ih, shape (b,), into out.
+    """Pass (b): rows, shape (b, m0, stride), times h, shape (c, n0 * columns) at ih, shape (b,), into out.
 
-    out, shape (b, p0 * bins), may be rows if p0 is m0; kept, shape (b or 0, n0 * bins), takes the spectrum.
+    out, shape (b, p0, stride), may be rows if p0 is m0; kept, shape (b or 0, n0 * columns), takes spectra.
     """
-    bins = h.shape[1] // n0
-    blocks = -(-bins // width)
+    columns = h.shape[1] // n0
+    blocks = -(-columns // width)
     for chunk in range(lo, hi):
         b, start = chunk // blocks, chunk % blocks * width
-        w = min(width, bins - start)
-        data = work[: n0 * w]
-        _rows_forward(rows[b, start * m0 : (start + w) * m0], data, m0, n0, s0, w)
+        stop = min(start + width, columns)
+        data = work[: n0 * (stop - start)]
+        _columns_forward(rows[b, :, start:stop], data, n0, s0)
         if kept.shape[0] > 0:
-            _copy(data, kept[b, start * n0 : (start + w) * n0])
-        _multiply(data, h[ih[b], start * n0 : (start + w) * n0], conj)
-        _rows_back(data, out[b, start * p0 : (start + w) * p0], p0, n0, o0, w)
+            _copy(data, kept[b, start * n0 : stop * n0])
+        _multiply(data, h[ih[b], start * n0 : stop * n0], conj)
+        _columns_back(data, out[b, :, start:stop], n0, o0)
     return 1
 
 
 @jit
 def blocks_product(
-    a: Array, b: Array, ia: Array, ib: Array, out: Array, n0: int, p0: int, o0: int, width: int, conj: bool,
-    work: Array, lo: int, hi: int,
+    a: Array, b: Array, ia: Array, ib: Array, out: Array, n0: int, o0: int,
+    width: int, conj: bool, work: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
-    """Sum products of spectra a[ia], b[ib], shape (., n0 * bins) with ia, ib shape (c, k), over k into out.
+    """Sum products of spectra a[ia], b[ib], shape (., n0 * columns), ia, ib shape (c, k), over k into out.
 
-    out, shape (c, p0 * bins), holds the sums transformed back along the first axis.
+    out, shape (c, p0, stride), holds the sums transformed back along the first axis.
     """
-    bins = a.shape[1] // n0
-    blocks = -(-bins // width)
+    columns = a.shape[1] // n0
+    blocks = -(-columns // width)
     for chunk in range(lo, hi):
         c, start = chunk // blocks, chunk % blocks * width
-        w = min(width, bins - start)
-        data = work[: n0 * w]
-        _sum_products(data, a, b, ia[c], ib[c], start * n0, (start + w) * n0, conj)
-        _rows_back(data, out[c, start * p0 : (start + w) * p0], p0, n0, o0, w)
+        stop = min(start + width, columns)
+        data = work[: n0 * (stop - start)]
+        _sum_products(data, a, b, ia[c], ib[c], start * n0, stop * n0, conj)
+        _columns_back(data, out[c, :, start:stop], n0, o0)
     return 1
 
 
-@jit
+@jit(**INNER)
 def _lines_forward(x: Array, data: Array, group: int, m: int, n: int, s: int, pad: Array) -> None:
     """Transform lines x, shape (group * m,), into data, shape (>= group * q,); pad, shape (>= group * n,)."""
     q = n if data.dtype == x.dtype else n // 2 + 1
     if m == n:
-        lines(x, data, group, n, q, 1, True, 1.0)
+        lines(x, data, group, n, q, ONE, FORWARD, 1.0)
     else:
-        _place(x, pad, group, m, n, 1, s)
-        lines(pad, data, group, n, q, 1, True, 1.0)
+        _place(x, pad, group, m, n, ONE, s)
+        lines(pad, data, group, n, q, ONE, FORWARD, 1.0)
 
 
-@jit
+@jit(**INNER)
 def _lines_back(data: Array, y: Array, group: int, p: int, n: int, o: int, factor: float, pad: Array) -> None:
     """Transform lines data, shape (>= group * q,), back and write p samples of each to y."""
     q = n if data.dtype == y.dtype else n // 2 + 1
     if p == n:
-        lines(data, y, group, q, n, 1, False, factor)
+        lines(data, y, group, q, n, ONE, BACK, factor)
     else:
-        lines(data, pad, group, q, n, 1, False, factor)
-        _cut(pad, y, group, n, p, 1, o)
+        lines(data, pad, group, q, n, ONE, BACK, factor)
+        _cut(pad, y, group, n, p, ONE, o)
 
 
 @jit
@@ -315,6 +328,6 @@ def lines_product(
         size = min(group, y.shape[0] - start)
         stop = start + size
         for g in range(size):
-            _sum_products(work[g * q : (g + 1) * q], a, b, ia[start + g], ib[start + g], 0, q, conj)
+            _sum_products(work[g * q : (g + 1) * q], a, b, ia[start + g], ib[start + g], ZERO, q, conj)
         _lines_back(work, result[start * p : stop * p], size, p, n, o, factor, pad)
     return 1
