@@ -249,8 +249,7 @@ def axes_of(a: Any, axis: Any) -> Shape:
 def refuse_out(name: str, out: Any) -> None:
     """Raise `NoRuleError` if the caller wants the result in an array of their own."""
     if out is not None:
-        instead = f"Use the array that {name} returns."
-        raise NoRuleError.of(f"{name} with out=", at=user_line(), instead=instead)
+        raise NoRuleError.of(f"{name} with out=", at=user_line(), instead="Use the array it returns.")
 
 
 def _flag(keepdims: Any) -> Any:

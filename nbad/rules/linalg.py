@@ -1,0 +1,112 @@
+"""Linear algebra: norms.
+
+Owns the rows `norm` and `p_norm`; other norms are composed of reductions. At zero, where a norm has no derivative,
+the choice is 0. Norms that need singular values have no rule.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+
+from nbad.errors import NoRuleError
+from nbad.keeping import operand
+from nbad.methods import user_line
+from nbad.rules.reductions import axes_of, kept_shape
+from nbad.table import binds, operation
+from nbad.trace import apply, plain
+
+Shape = tuple[int, ...]
+
+
+def norm_forward(x: Any, *, axis: Any, keepdims: Any) -> Any:
+    """Return the root of the sum of squared moduli over `axis`."""
+    if len(axis) == len(getattr(x, "shape", ())):
+        return np.linalg.norm(x, keepdims=keepdims)
+    if len(axis) < 3:
+        return np.linalg.norm(x, axis=axis, keepdims=keepdims)
+    return np.linalg.vector_norm(x, axis=axis, keepdims=keepdims)
+
+
+def norm_x(g: Any, x: Any, y: Any, axis: Any, x_shape: Shape) -> Any:  # 0 at 0
+    kept = kept_shape(x_shape, axis)
+    y = np.reshape(y, kept)
+    return np.reshape(g, kept) / np.where(y == 0, 1, y) * x
+
+
+def p_norm_forward(x: Any, *, p: float, axis: Any, keepdims: Any) -> Any:
+    """Return ``sum(abs(x)**p)**(1/p)`` over `axis`."""
+    return np.linalg.vector_norm(x, axis=axis, keepdims=keepdims, ord=p)
+
+
+def p_norm_x(g: Any, x: Any, y: Any, p: float, axis: Any, x_shape: Shape) -> Any:
+    # 0 where an element is 0, also for p <= 1, whose derivative is infinite or undefined there.
+    kept = kept_shape(x_shape, axis)
+    y = np.reshape(y, kept)
+    modulus = np.absolute(x)
+    zero = plain(modulus) == 0
+    ratio = np.where(zero, 1, modulus) / np.where(y == 0, 1, y)
+    return np.reshape(g, kept) * np.where(zero, 0, ratio ** (p - 1)) * np.sign(x)
+
+
+NORM = operation(norm_forward, x=norm_x)
+P_NORM = operation(p_norm_forward, x=p_norm_x)
+
+
+def _vector_norm(x: Any, order: Any, axes: Any, keepdims: Any) -> Any:
+    if order is None or order == 2:
+        return apply(NORM, x, axis=axes, keepdims=keepdims)
+    if order == 1:
+        return np.sum(np.absolute(x), axis=axes, keepdims=keepdims)
+    if order == np.inf:
+        return np.max(np.absolute(x), axis=axes, keepdims=keepdims)
+    if order == -np.inf:
+        return np.min(np.absolute(x), axis=axes, keepdims=keepdims)
+    if order == 0:
+        return np.linalg.vector_norm(plain(x), axis=axes, keepdims=keepdims, ord=0)
+    return apply(P_NORM, x, p=float(order), axis=axes, keepdims=keepdims)
+
+
+def _matrix_norm(x: Any, order: Any, axes: Any, keepdims: Any) -> Any:
+    if order in (None, "fro", "f"):
+        return apply(NORM, x, axis=tuple(sorted(axes)), keepdims=keepdims)
+    if order in ("nuc", 2, -2):
+        raise NoRuleError.of(
+            f"np.linalg.norm of a matrix with ord={order!r}", at=user_line(), instead="Use ord='fro'."
+        )
+    if order not in (1, -1, np.inf, -np.inf):
+        raise ValueError("Invalid norm order for matrices.")
+    inner, outer = axes if abs(order) == 1 else axes[::-1]
+    sums = np.sum(np.absolute(x), axis=inner, keepdims=True)
+    extreme = (np.max if order > 0 else np.min)(sums, axis=outer, keepdims=True)
+    return extreme if keepdims else np.squeeze(extreme, axes)
+
+
+@binds(np.linalg.norm)
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    x = operand(x)
+    if axis is None:
+        axes = tuple(range(x.ndim))
+        if ord is None or (ord == 2 and x.ndim == 1) or (ord in ("f", "fro") and x.ndim == 2):
+            return apply(NORM, x, axis=axes, keepdims=keepdims)
+    else:
+        axes = normalize_axis_tuple(axis, x.ndim)
+    if len(axes) == 1:
+        if isinstance(ord, str):
+            raise ValueError(f"Invalid norm order {ord!r} for vectors")
+        return _vector_norm(x, ord, axes, keepdims)
+    if len(axes) == 2:
+        return _matrix_norm(x, ord, axes, keepdims)
+    raise ValueError("Improper number of dimensions to norm.")
+
+
+@binds(np.linalg.vector_norm)
+def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
+    x = operand(x)
+    return _vector_norm(x, ord, axes_of(x, axis), keepdims)
+
+
+@binds(np.linalg.matrix_norm)
+def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
+    x = operand(x)
+    return _matrix_norm(x, ord, (x.ndim - 2, x.ndim - 1), keepdims)
