@@ -218,6 +218,9 @@ class Sweep:
     # Cotangents -----------------------------------------------------------------------------------
 
     def _put(self, slot: int, array: np.ndarray, *, owned: bool) -> None:
+        array = np.asarray(
+            array
+        )  # NumPy makes scalars of 0-d results; the loop reads the memory of an ndarray
         self.objects[slot] = array
         self.cot_address[slot] = id(array)
         self.cot_kind[slot] = F.IN_OBJECT
@@ -318,11 +321,11 @@ class Sweep:
             if mode & 7 == F.FULL:
                 buffers[register] = memory.empty(shape, dtype)
                 space.v_address[register] = buffers[register].ctypes.data
-        blocks = loops.count_blocks(frame)
+        blocks = int(info[F.BLOCKS])
         partials = np.empty((blocks, max(int(info[F.SUMS]), 1)), dtype)
         info[F.PARTIALS] = partials.ctypes.data
         group = max(1, _PIECE // int(info[F.BLOCK]))
-        nbytes = loops.scratch_bytes(frame)
+        nbytes = int(info[F.SCRATCH_NEED])
 
         def task(lo: int, hi: int) -> int:
             place = _scratch(nbytes + 64)
