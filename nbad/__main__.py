@@ -123,7 +123,7 @@ def print_table(rows: list[Row], shape: tuple[int, ...], dtype: Any) -> None:
             print(f"{'':6}pullbacks run:     {listed(row.run)}")
             print(f"{'':6}pullbacks skipped: {listed(row.skipped)}")
     print(
-        f"\nThe question that started nbad, 512x512x23 in Zygote, asked for u: {SEED_SECONDS} s and {SEED_BYTES / 1e6:.0f} MB,\n"
+        f"\nThe question that started nbad, 512x512x23 in Zygote, asked for u: {SEED_SECONDS} s, {SEED_BYTES / 1e6:.0f} MB,\n"
         'with the pullback of v computed and thrown away. Here, asked for u, it never runs: see "skipped".'
     )
 

@@ -134,7 +134,8 @@ def _mark(frame, nodes):  # type: ignore[no-untyped-def]
         active = False
         for edge in range(first, edge_start[node + 1]):
             slot = edge_slot[edge]
-            if slot >= 0 and varied[slot] and (differentiable[code] >> min(edge - first, 7)) & 1:
+            k = edge - first if edge - first < 7 else 7
+            if slot >= 0 and varied[slot] and (differentiable[code] >> k) & 1:
                 active = True
         if active:
             for i in range(outputs[code]):
@@ -150,7 +151,7 @@ def _mark(frame, nodes):  # type: ignore[no-untyped-def]
         first, last = edge_start[node], edge_start[node + 1]
         for edge in range(first, last):
             slot = edge_slot[edge]
-            k = min(edge - first, 7)
+            k = edge - first if edge - first < 7 else 7
             if slot < 0 or not varied[slot] or not (differentiable[code] >> k) & 1:
                 continue
             needs[edge >> 6] |= np.int64(1) << (edge & 63)

@@ -14,7 +14,7 @@ from numba.core import config as numba_config
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from nbad._jit import SOURCE_HASH, cfunc, jit
+from nbad._jit import SOURCE_HASH, cfunc, helper
 
 #: Tape, activity, cotangents, tables, work arrays: name -> position in the frame.
 NAMES = (
@@ -91,8 +91,10 @@ AT_ENTRIES = AT["entries"]
     SCRATCH_BYTES,
     PARTIALS,  # address of the block sums, one row a block
     NODE,  # where `advance` stopped
-) = range(22)
-INFO_SIZE = 22
+    BLOCKS,  # number of blocks of the run
+    SCRATCH_NEED,  # bytes of scratch memory that one thread needs for it
+) = range(24)
+INFO_SIZE = 24
 
 # What an entry of `outs` says: (mode, slot, register, address).
 FULL, SAME, PASS, SUM, TEMP = range(5)
@@ -203,6 +205,8 @@ ENTRY_NAMES = (
     "execute",
     "run_small",
     "run_native",
+    "reduce_sums",
+    "settle_used",
 )
 ENTRIES = np.zeros(len(ENTRY_NAMES), np.int64)
 _entries: list[Any] = []
@@ -234,7 +238,7 @@ def point(frame: np.ndarray, name: str, array: np.ndarray) -> None:
     frame[at + 1] = array.size
 
 
-@jit("boolean(int64, int64)")
+@helper("boolean(int64, int64)")
 def needed(frame, edge):  # type: ignore[no-untyped-def]
     """Return the bit of `edge` in the needs-gradient bitmask."""
     words = view_i8(frame, AT_NEEDS)

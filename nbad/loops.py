@@ -8,7 +8,7 @@ may do so at once on ranges of their own.
 import numpy as np
 
 from nbad import frame as F
-from nbad._jit import jit
+from nbad._jit import helper
 from nbad.activity import ELEMENTWISE_OP, HOST_OP, SPREAD_OP
 from nbad.frame import AT, ENTRY_NAMES, call_entry, entry, needed, view_f8, view_i1, view_i2, view_i4, view_i8
 from nbad.kernels.block import ID, call_kernel
@@ -39,12 +39,14 @@ I_ROWS, I_REGISTERS, I_OUTS, I_SUMS, I_TEMPS = F.ROWS, F.REGISTERS, F.OUTS, F.SU
 I_BOTTOM, I_DTYPE, I_AVAL, I_SIZE, I_PLACES, I_BLOCK = F.BOTTOM, F.DTYPE, F.AVAL, F.SIZE, F.PLACES, F.BLOCK
 I_RELEASED, I_ARENA, I_ARENA_END, I_NEED_A, I_NEED_B = F.RELEASED, F.ARENA, F.ARENA_END, F.NEED_A, F.NEED_B
 I_SCRATCH, I_SCRATCH_BYTES, I_PARTIALS, I_NODE = F.SCRATCH, F.SCRATCH_BYTES, F.PARTIALS, F.NODE
+I_BLOCKS, I_SCRATCH_NEED = F.BLOCKS, F.SCRATCH_NEED
 _NO_COTANGENT, _AT_ADDRESS, _SPREAD, _IN_OBJECT = F.NO_COTANGENT, F.AT_ADDRESS, F.SPREAD, F.IN_OBJECT
 _SCRATCH_REGISTER, _MEMORY, _NUMBER, _LOADED = F.SCRATCH_REGISTER, F.MEMORY, F.NUMBER, F.LOADED
 _FULL, _SAME, _PASS, _SUM = F.FULL, F.SAME, F.PASS, F.SUM
 _LOAD, _LOAD_WIDTH, _OUT_WIDTH = F.LOAD, F.LOAD_WIDTH, F.OUT_WIDTH
-_E_PLAN_RUN, _E_LOAD_BLOCK, _E_EXECUTE, _E_RUN_SMALL, _E_RUN_NATIVE = (
-    ENTRY_NAMES.index(n) for n in ("plan_run", "load_block", "execute", "run_small", "run_native")
+_E_PLAN_RUN, _E_LOAD_BLOCK, _E_EXECUTE, _E_RUN_SMALL, _E_RUN_NATIVE, _E_REDUCE_SUMS, _E_SETTLE_USED = (
+    ENTRY_NAMES.index(n)
+    for n in ("plan_run", "load_block", "execute", "run_small", "run_native", "reduce_sums", "settle_used")
 )
 _KERNEL_SUM, _KERNEL_ADD = ID["sum"], ID["add"]
 
@@ -72,7 +74,7 @@ def load_block(frame, load, target, offset, count):  # type: ignore[no-untyped-d
             length = shape[first + d]
             source += (rest % length) * loads[at + 2 + d]
             rest //= length
-        length = min(inner - lane, count - done)
+        length = inner - lane if inner - lane < count - done else count - done
         to = target + done * itemsize
         for i in range(length):
             if itemsize == 4:
@@ -85,7 +87,7 @@ def load_block(frame, load, target, offset, count):  # type: ignore[no-untyped-d
     return 1
 
 
-@jit("void(int64, int64, int64, float64, float64)")
+@helper("void(int64, int64, int64, float64, float64)")
 def _fill(target, count, dtype, re, im):  # type: ignore[no-untyped-def]
     """Fill `count` elements at `target` with a number."""
     if dtype == 0 or dtype == 2:
@@ -115,15 +117,16 @@ def execute(frame, lo, hi, scratch):  # type: ignore[no-untyped-def]
     numbers = view_f8(frame, _NUMBERS)
     dtype, size, block = info[I_DTYPE], info[I_SIZE], info[I_BLOCK]
     itemsize = 4 if dtype == 0 else (16 if dtype == 3 else 8)
-    width = min(block, size) * itemsize
+    lanes = block if block < size else size
+    width = lanes * itemsize
     width += -width % 64
     for r in range(1, info[I_REGISTERS]):
         if kind[r] == _NUMBER and place[r] >= 0:
-            _fill(scratch + place[r] * width, min(block, size), dtype, numbers[2 * r], numbers[2 * r + 1])
+            _fill(scratch + place[r] * width, lanes, dtype, numbers[2 * r], numbers[2 * r + 1])
     count = info[I_ROWS]
     for part in range(lo, hi):
         offset = part * block
-        n = min(block, size - offset)
+        n = block if block < size - offset else size - offset
         for i in range(count):
             kernel = np.int64(rows[5 * i])
             a, b, c, r = rows[5 * i + 1], rows[5 * i + 2], rows[5 * i + 3], rows[5 * i + 4]
@@ -145,44 +148,28 @@ def execute(frame, lo, hi, scratch):  # type: ignore[no-untyped-def]
     return 1
 
 
-@jit("int64(int64)")
-def count_blocks(frame):  # type: ignore[no-untyped-def]
-    """Return the number of blocks of the planned run."""
-    info = view_i8(frame, _INFO)
-    return (info[I_SIZE] + info[I_BLOCK] - 1) // info[I_BLOCK]
-
-
-@jit("int64(int64)")
-def scratch_bytes(frame):  # type: ignore[no-untyped-def]
-    """Return the bytes of scratch memory that one thread needs for the planned run."""
-    info = view_i8(frame, _INFO)
-    dtype = info[I_DTYPE]
-    itemsize = 4 if dtype == 0 else (16 if dtype == 3 else 8)
-    width = min(info[I_BLOCK], info[I_SIZE]) * itemsize
-    return (width + -width % 64) * info[I_PLACES] + 64
-
-
-@jit("int64(int64, int64)")
+@entry(1)
 def reduce_sums(frame, column):  # type: ignore[no-untyped-def]
-    """Add the block sums of one column pairwise, in place; return the address of the total."""
+    """Add the block sums of one column pairwise, in place; return the address of the total, 0 on failure."""
     info = view_i8(frame, _INFO)
     dtype, sums = info[I_DTYPE], info[I_SUMS]
     itemsize = 4 if dtype == 0 else (16 if dtype == 3 else 8)
     base = info[I_PARTIALS] + column * itemsize
-    blocks = count_blocks(frame)
+    blocks = info[I_BLOCKS]
     step = 1
     add = view_i8(frame, _KERNELS)[4 * _KERNEL_ADD + dtype]
     while step < blocks:
         i = 0
         while i + step < blocks:
             left, right = base + i * sums * itemsize, base + (i + step) * sums * itemsize
-            call_kernel(add, 1, left, right, left, left)
+            if call_kernel(add, 1, left, right, left, left) != 1:
+                return 0
             i += 2 * step
         step *= 2
     return base
 
 
-@jit("void(int64)")
+@entry(0)
 def settle_used(frame):  # type: ignore[no-untyped-def]
     """Mark the cotangents of the run's nodes as used up and count its pullbacks."""
     cot_kind, out_start, op = view_i1(frame, _COT_KIND), view_i4(frame, _OUT_START), view_i2(frame, _OP)
@@ -197,7 +184,9 @@ def settle_used(frame):  # type: ignore[no-untyped-def]
         first = edge_start[node]
         for edge in range(first, edge_start[node + 1]):
             if needed(frame, edge):
-                counts[8 * np.int64(op[node]) + min(edge - first, 7)] += 1
+                k = edge - first
+                counts[8 * np.int64(op[node]) + (k if k < 7 else 7)] += 1
+    return 1
 
 
 @entry(0)
@@ -210,7 +199,7 @@ def run_small(frame):  # type: ignore[no-untyped-def]
     itemsize = 4 if dtype == 0 else (16 if dtype == 3 else 8)
     width = size * itemsize
     width += -width % 64
-    partials = count_blocks(frame) * info[I_SUMS] * itemsize
+    partials = info[I_BLOCKS] * info[I_SUMS] * itemsize
     partials += -partials % 64
     total = partials + 64 * info[I_SUMS]
     for i in range(info[I_OUTS]):
@@ -219,8 +208,8 @@ def run_small(frame):  # type: ignore[no-untyped-def]
     if info[I_ARENA] + total > info[I_ARENA_END]:
         info[I_NEED_A] = total
         return NEED_ARENA
-    if scratch_bytes(frame) > info[I_SCRATCH_BYTES]:
-        info[I_NEED_A] = scratch_bytes(frame)
+    if info[I_SCRATCH_NEED] > info[I_SCRATCH_BYTES]:
+        info[I_NEED_A] = info[I_SCRATCH_NEED]
         return NEED_SCRATCH
     info[I_PARTIALS] = info[I_ARENA]
     info[I_ARENA] += partials
@@ -229,19 +218,22 @@ def run_small(frame):  # type: ignore[no-untyped-def]
         if outs[at] == _FULL:
             v_address[outs[at + 2]] = info[I_ARENA]
             info[I_ARENA] += width
-    if call_entry(frame, _E_EXECUTE, 0, count_blocks(frame), info[I_SCRATCH]) != 1:
+    if call_entry(frame, _E_EXECUTE, 0, info[I_BLOCKS], info[I_SCRATCH]) != 1:
         return FAILED
     add = view_i8(frame, _KERNELS)[4 * _KERNEL_ADD + dtype]
     for i in range(info[I_OUTS]):
         at = _OUT_WIDTH * i
         mode, slot = outs[at], outs[at + 1]
         if mode == _SUM:
-            total_at = reduce_sums(frame, outs[at + 3])
+            total_at = call_entry(frame, _E_REDUCE_SUMS, outs[at + 3])
+            if total_at == 0:
+                return FAILED
             if cot_kind[slot] != _NO_COTANGENT:
                 before = cot_address[slot]
                 if cot_kind[slot] == _IN_OBJECT:
                     before = load_int(before + DATA_OFFSET)
-                call_kernel(add, 1, before, total_at, total_at, info[I_ARENA])
+                if call_kernel(add, 1, before, total_at, total_at, info[I_ARENA]) != 1:
+                    return FAILED
                 total_at = info[I_ARENA]
                 info[I_ARENA] += 64
             cot_kind[slot], cot_address[slot] = _AT_ADDRESS, total_at
@@ -249,8 +241,7 @@ def run_small(frame):  # type: ignore[no-untyped-def]
             cot_kind[slot], cot_address[slot] = cot_kind[outs[at + 3]], cot_address[outs[at + 3]]
         else:
             cot_kind[slot], cot_address[slot] = _AT_ADDRESS, v_address[outs[at + 2]]
-    settle_used(frame)
-    return PLANNED
+    return PLANNED if call_entry(frame, _E_SETTLE_USED) == 1 else FAILED
 
 
 @entry(1)
@@ -291,7 +282,7 @@ def advance(frame, top):  # type: ignore[no-untyped-def]
     op, out_start = view_i2(frame, _OP), view_i4(frame, _OUT_START)
     cot_kind, native, outputs = view_i1(frame, _COT_KIND), view_i1(frame, _NATIVE), view_i1(frame, _OUTPUTS)
     node = top
-    last = max(top - STRIDE, -1)
+    last = top - STRIDE if top > STRIDE else -1
     while node > last:
         if not any_needed(frame, node):
             node -= 1

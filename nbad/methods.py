@@ -145,15 +145,6 @@ class ArrayMethods:
     def __ne__(self, other: object) -> Any:  # type: ignore[override]
         return np.not_equal(self, other)  # type: ignore[call-overload]
 
-    def __round__(self, digits: int = 0) -> Any:
-        return np.round(self, digits)  # type: ignore[call-overload]
-
-    def __floordiv__(self, other: Any) -> Any:
-        return np.floor_divide(self, other)  # type: ignore[call-overload]
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return np.floor_divide(other, self)  # type: ignore[call-overload]
-
     def __matmul__(self, other: Any) -> Any:
         return np.matmul(self, other)  # type: ignore[call-overload]
 
@@ -241,7 +232,7 @@ def _forwarding(name: str, function: Any) -> Any:
     return method
 
 
-for _name in (  # fmt: skip
+for _name in (
     "all",
     "any",
     "argmax",

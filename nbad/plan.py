@@ -9,7 +9,7 @@ their operands, so the scratch place is reused).
 import numpy as np
 
 from nbad import frame as F
-from nbad._jit import jit
+from nbad._jit import helper
 from nbad.frame import AT, call_entry, entry, needed, view_f8, view_i1, view_i2, view_i4, view_i8
 from nbad.kernels.block import ID
 from nbad.kernels.native import (
@@ -64,6 +64,7 @@ _NATIVE, _VISITED = AT["native"], AT["visited"]
 I_ROWS, I_REGISTERS, I_LOADS, I_OUTS, I_SUMS, I_TEMPS = F.ROWS, F.REGISTERS, F.LOADS, F.OUTS, F.SUMS, F.TEMPS
 I_BOTTOM, I_DTYPE, I_AVAL, I_SIZE, I_PLACES, I_BLOCK = F.BOTTOM, F.DTYPE, F.AVAL, F.SIZE, F.PLACES, F.BLOCK
 I_RELEASED, I_CONVERTED, I_NEED_A, I_NEED_B = F.RELEASED, F.CONVERTED, F.NEED_A, F.NEED_B
+I_BLOCKS, I_SCRATCH_NEED = F.BLOCKS, F.SCRATCH_NEED
 _NO_COTANGENT, _AT_ADDRESS, _SPREAD, _IN_OBJECT = F.NO_COTANGENT, F.AT_ADDRESS, F.SPREAD, F.IN_OBJECT
 _SCRATCH_REGISTER, _MEMORY, _NUMBER, _LOADED = F.SCRATCH_REGISTER, F.MEMORY, F.NUMBER, F.LOADED
 _FULL, _SAME, _PASS, _SUM, _TEMP = F.FULL, F.SAME, F.PASS, F.SUM, F.TEMP
@@ -71,7 +72,7 @@ _LOAD, _LOAD_WIDTH, _OUT_WIDTH = F.LOAD, F.LOAD_WIDTH, F.OUT_WIDTH
 _ROW_LIMIT = F.ROW_LIMIT
 
 
-@jit("int64(int64, int64, int64)")
+@helper("int64(int64, int64, int64)")
 def _new_register(frame, kind, address):  # type: ignore[no-untyped-def]
     """Return a new virtual register."""
     info = view_i8(frame, _INFO)
@@ -85,7 +86,7 @@ def _new_register(frame, kind, address):  # type: ignore[no-untyped-def]
     return r
 
 
-@jit("int64(int64, float64, float64)")
+@helper("int64(int64, float64, float64)")
 def _number(frame, re, im):  # type: ignore[no-untyped-def]
     """Return a register that holds a number in every element."""
     info = view_i8(frame, _INFO)
@@ -96,7 +97,7 @@ def _number(frame, re, im):  # type: ignore[no-untyped-def]
     return r
 
 
-@jit("int64(int64, int64, int64, int64, int64)")
+@helper("int64(int64, int64, int64, int64, int64)")
 def _emit(frame, kernel, a, b, c):  # type: ignore[no-untyped-def]
     """Append an instruction and return the register of its result."""
     info = view_i8(frame, _INFO)
@@ -108,7 +109,7 @@ def _emit(frame, kernel, a, b, c):  # type: ignore[no-untyped-def]
     return r
 
 
-@jit("int64(int64, int64, int64)")
+@helper("int64(int64, int64, int64)")
 def _value_at(frame, address, dtype):  # type: ignore[no-untyped-def]
     """Return a register for the single number stored at `address`."""
     if dtype == 0:
@@ -218,7 +219,7 @@ def cotangent_register(frame, slot):  # type: ignore[no-untyped-def]
     return r
 
 
-@jit("void(int64, int64, int64, boolean)")
+@helper("void(int64, int64, int64, boolean)")
 def _contribute(frame, slot, r, fresh):  # type: ignore[no-untyped-def]
     """Add register `r` to the cotangent of `slot`; `fresh` says that the last instruction made it for this purpose."""
     info = view_i8(frame, _INFO)
@@ -244,7 +245,7 @@ def _contribute(frame, slot, r, fresh):  # type: ignore[no-untyped-def]
         register_of[slot] = _emit(frame, _ADD, before, r, before)
 
 
-@jit("void(int64)")
+@helper("void(int64)")
 def _forget(frame):  # type: ignore[no-untyped-def]
     """Clear what planning wrote per slot."""
     register_of, value_of = view_i4(frame, _REGISTER_OF), view_i4(frame, _VALUE_OF)
@@ -323,7 +324,7 @@ def expand(frame, node):  # type: ignore[no-untyped-def]
     return PLANNED
 
 
-@jit("boolean(int64, int64)")
+@helper("boolean(int64, int64)")
 def any_needed(frame, node):  # type: ignore[no-untyped-def]
     """Return whether a pullback of `node` is asked for."""
     edge_start = view_i8(frame, _EDGE_START)
@@ -421,8 +422,14 @@ def place(frame):  # type: ignore[no-untyped-def]
     info[I_PLACES] = used
     dtype = info[I_DTYPE]
     itemsize = 4 if dtype == 0 else (16 if dtype == 3 else 8)
-    block = _BLOCK_BYTES // (itemsize * max(used, 1))
-    info[I_BLOCK] = max(64, min(1024, block - block % 64))
+    block = _BLOCK_BYTES // (itemsize * (used if used > 0 else 1))
+    block -= block % 64
+    block = 64 if block < 64 else (1024 if block > 1024 else block)
+    size = info[I_SIZE]
+    info[I_BLOCK] = block
+    info[I_BLOCKS] = (size + block - 1) // block
+    width = (block if block < size else size) * itemsize
+    info[I_SCRATCH_NEED] = (width + -width % 64) * used + 64
     return 1
 
 
