@@ -129,7 +129,18 @@ class Traced(ArrayMethods):
         return _unary(operator.pos, UFUNCS[np.positive], self)
 
     def __abs__(self) -> Any:
-        return np.absolute(self)  # type: ignore[call-overload]
+        return BINDINGS[operator.abs](self)
+
+    # Without derivative; on plain values, because Python's own numbers stay Python's (and weak).
+    def __round__(self, digits: int | None = None) -> Any:
+        value = plain(self)
+        return np.round(value, digits or 0) if type(value) is _ndarray else round(value, digits)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return plain(self) // plain(other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return plain(other) // plain(self)
 
 
 #: Rows of the operators used most; filled by `install_operators` once the elementwise rules exist.

@@ -6,6 +6,7 @@ and in the table of the docs.
 """
 
 import functools
+import operator
 from typing import Any
 
 import numpy as np
@@ -331,20 +332,20 @@ NEXTAFTER = elementwise(np.nextafter, a=pass_on, b=None)
 LDEXP = elementwise(np.ldexp, x=ldexp_x, n=None)
 
 
-def real_absolute(x):
-    """Return the absolute value of a real array."""
-    return np.absolute(x)
+def absolute_forward(x):
+    """Return the absolute value; of a Python float, a Python float."""
+    return abs(x)
 
 
-def complex_absolute(x):
-    """Return the modulus of a complex array."""
-    return np.absolute(x)
+def complex_sign_forward(x):
+    """Return ``x / abs(x)``, 0 at 0."""
+    return np.sign(x)
 
 
-ABSOLUTE = elementwise(real_absolute, name="absolute", x=absolute_x)
+ABSOLUTE = elementwise(absolute_forward, name="absolute", x=absolute_x)
 # An array op, because a block has one dtype: here the operand is complex and the result is real.
-COMPLEX_ABSOLUTE = operation(complex_absolute, x=complex_absolute_x)
-COMPLEX_SIGN = elementwise(np.sign, name="complex_sign", x=complex_sign_x)
+COMPLEX_ABSOLUTE = operation(absolute_forward, name="complex_absolute", x=complex_absolute_x)
+COMPLEX_SIGN = elementwise(complex_sign_forward, name="complex_sign", x=complex_sign_x)
 REAL = elementwise(np.real, name="real", x=pass_on)
 IMAG = elementwise(np.imag, name="imag", x=imag_x)
 WHERE = elementwise(np.where, name="where", c=None, a=where_a, b=where_b)
@@ -365,9 +366,14 @@ def _is_complex(value: Any) -> bool:
     return np.result_type(value.dtype if is_traced(value) else value).kind == "c"
 
 
-@binds(np.absolute)
+@binds(operator.abs)
 def absolute(x: Any) -> Any:
     return apply(COMPLEX_ABSOLUTE if _is_complex(x) else ABSOLUTE, x)
+
+
+@binds(np.absolute)
+def strong_absolute(x: Any) -> Any:
+    return absolute(np.positive(x) if isinstance(plain(x), (float, complex)) else x)
 
 
 @binds(np.sign)
@@ -406,19 +412,10 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
 
 
 @binds(np.clip)
-def clip(
-    a: Any,
-    a_min: Any = None,
-    a_max: Any = None,
-    out: Any = None,
-    *,
-    min: Any = None,
-    max: Any = None,
-    **more: Any,
-) -> Any:
+def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, **more: Any) -> Any:
+    low, high = more.pop("min", a_min), more.pop("max", a_max)
     if out is not None or more:
         raise NoRuleError.of("np.clip with out=, where= or dtype=", at=user_line(), instead="Leave them out.")
-    low, high = (a_min if min is None else min), (a_max if max is None else max)
     if low is None and high is None:
         return np.positive(a)
     low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
@@ -485,9 +482,9 @@ def outer(ufunc: np.ufunc, a: Any, b: Any) -> Any:
     return ufunc(np.reshape(a, (*np.shape(a), *(1,) * np.ndim(b))), b)
 
 
-for _ufunc, _op in UFUNCS.items():
-    if len(_op.operands) == 2:
-        BINDINGS[_ufunc, "outer"] = functools.partial(outer, _ufunc)  # type: ignore[index]
+BINDINGS.update(  # type: ignore[call-overload]
+    {(u, "outer"): functools.partial(outer, u) for u, op in UFUNCS.items() if len(op.operands) == 2}
+)
 
 constant(
     np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
