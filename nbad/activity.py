@@ -112,7 +112,7 @@ def _reads(op: Op, k: int) -> int:
 
 
 @jit("void(int64, int64)")
-def _mark(frame, nodes):  # type: ignore[no-untyped-def]
+def _mark(frame, nodes):
     """Fill `varied` forwards, `useful` and `needs` backwards, and mark in `read` what needed pullbacks read."""
     op, edge_start, edge_slot, out_start = (
         view_i2(frame, 0),

@@ -239,7 +239,7 @@ def point(frame: np.ndarray, name: str, array: np.ndarray) -> None:
 
 
 @helper("boolean(int64, int64)")
-def needed(frame, edge):  # type: ignore[no-untyped-def]
+def needed(frame, edge):
     """Return the bit of `edge` in the needs-gradient bitmask."""
     words = view_i8(frame, AT_NEEDS)
     return (words[edge >> 6] >> (edge & 63)) & 1 == 1

@@ -52,7 +52,7 @@ _KERNEL_SUM, _KERNEL_ADD = ID["sum"], ID["add"]
 
 
 @entry(4)
-def load_block(frame, load, target, offset, count):  # type: ignore[no-untyped-def]
+def load_block(frame, load, target, offset, count):
     """Copy `count` elements from flat position `offset` of a strided or broadcast array to `target`."""
     info = view_i8(frame, _INFO)
     loads = view_i8(frame, _LOADS)
@@ -88,7 +88,7 @@ def load_block(frame, load, target, offset, count):  # type: ignore[no-untyped-d
 
 
 @helper("void(int64, int64, int64, float64, float64)")
-def _fill(target, count, dtype, re, im):  # type: ignore[no-untyped-def]
+def _fill(target, count, dtype, re, im):
     """Fill `count` elements at `target` with a number."""
     if dtype == 0 or dtype == 2:
         x4 = pointer_f4(target)
@@ -109,7 +109,7 @@ def _fill(target, count, dtype, re, im):  # type: ignore[no-untyped-def]
 
 
 @entry(3)
-def execute(frame, lo, hi, scratch):  # type: ignore[no-untyped-def]
+def execute(frame, lo, hi, scratch):
     """Run the planned program on blocks `lo` to `hi`, with registers in the memory at `scratch`; return 1, or 0 on failure."""
     info = view_i8(frame, _INFO)
     rows, kernels = view_i4(frame, _ROWS), view_i8(frame, _KERNELS)
@@ -149,7 +149,7 @@ def execute(frame, lo, hi, scratch):  # type: ignore[no-untyped-def]
 
 
 @entry(1)
-def reduce_sums(frame, column):  # type: ignore[no-untyped-def]
+def reduce_sums(frame, column):
     """Add the block sums of one column pairwise, in place; return the address of the total, 0 on failure."""
     info = view_i8(frame, _INFO)
     dtype, sums = info[I_DTYPE], info[I_SUMS]
@@ -170,7 +170,7 @@ def reduce_sums(frame, column):  # type: ignore[no-untyped-def]
 
 
 @entry(0)
-def settle_used(frame):  # type: ignore[no-untyped-def]
+def settle_used(frame):
     """Mark the cotangents of the run's nodes as used up and count its pullbacks."""
     cot_kind, out_start, op = view_i1(frame, _COT_KIND), view_i4(frame, _OUT_START), view_i2(frame, _OP)
     edge_start, counts, visited = (
@@ -190,7 +190,7 @@ def settle_used(frame):  # type: ignore[no-untyped-def]
 
 
 @entry(0)
-def run_small(frame):  # type: ignore[no-untyped-def]
+def run_small(frame):
     """Execute a small planned run with buffers from the arena; return PLANNED or what is missing (nothing is changed then)."""
     info = view_i8(frame, _INFO)
     outs, v_address = view_i8(frame, _OUTS), view_i8(frame, _V_ADDRESS)
@@ -245,7 +245,7 @@ def run_small(frame):  # type: ignore[no-untyped-def]
 
 
 @entry(1)
-def run_native(frame, node):  # type: ignore[no-untyped-def]
+def run_native(frame, node):
     """Pass the cotangent of a sum or a reshape back without touching memory; return PLANNED or ON_HOST."""
     op = np.int64(view_i2(frame, _OP)[node])
     out = np.int64(view_i4(frame, _OUT_START)[node])
@@ -276,7 +276,7 @@ def run_native(frame, node):  # type: ignore[no-untyped-def]
 
 
 @entry(1)
-def advance(frame, top):  # type: ignore[no-untyped-def]
+def advance(frame, top):
     """Sweep from node `top` downwards until Python is needed; return why; the node is in `info`."""
     info = view_i8(frame, _INFO)
     op, out_start = view_i2(frame, _OP), view_i4(frame, _OUT_START)

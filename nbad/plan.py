@@ -73,7 +73,7 @@ _ROW_LIMIT = F.ROW_LIMIT
 
 
 @helper("int64(int64, int64, int64)")
-def _new_register(frame, kind, address):  # type: ignore[no-untyped-def]
+def _new_register(frame, kind, address):
     """Return a new virtual register."""
     info = view_i8(frame, _INFO)
     r = info[I_REGISTERS]
@@ -87,7 +87,7 @@ def _new_register(frame, kind, address):  # type: ignore[no-untyped-def]
 
 
 @helper("int64(int64, float64, float64)")
-def _number(frame, re, im):  # type: ignore[no-untyped-def]
+def _number(frame, re, im):
     """Return a register that holds a number in every element."""
     info = view_i8(frame, _INFO)
     r = _new_register(frame, _NUMBER, info[I_REGISTERS])
@@ -98,7 +98,7 @@ def _number(frame, re, im):  # type: ignore[no-untyped-def]
 
 
 @helper("int64(int64, int64, int64, int64, int64)")
-def _emit(frame, kernel, a, b, c):  # type: ignore[no-untyped-def]
+def _emit(frame, kernel, a, b, c):
     """Append an instruction and return the register of its result."""
     info = view_i8(frame, _INFO)
     rows = view_i4(frame, _ROWS)
@@ -110,7 +110,7 @@ def _emit(frame, kernel, a, b, c):  # type: ignore[no-untyped-def]
 
 
 @helper("int64(int64, int64, int64)")
-def _value_at(frame, address, dtype):  # type: ignore[no-untyped-def]
+def _value_at(frame, address, dtype):
     """Return a register for the single number stored at `address`."""
     if dtype == 0:
         x4 = pointer_f4(address)
@@ -126,7 +126,7 @@ def _value_at(frame, address, dtype):  # type: ignore[no-untyped-def]
 
 
 @entry(1)
-def object_register(frame, object_id):  # type: ignore[no-untyped-def]
+def object_register(frame, object_id):
     """Return a register for the ndarray object `object_id` of the run's dtype, broadcast over the run."""
     info = view_i8(frame, _INFO)
     dtype, aval = info[I_DTYPE], info[I_AVAL]
@@ -169,7 +169,7 @@ def object_register(frame, object_id):  # type: ignore[no-untyped-def]
 
 
 @entry(1)
-def value_register(frame, slot):  # type: ignore[no-untyped-def]
+def value_register(frame, slot):
     """Return the register of the kept value of `slot`, or -1 if it must be converted first."""
     value_of = view_i4(frame, _VALUE_OF)
     if value_of[slot] > 0:
@@ -198,7 +198,7 @@ def value_register(frame, slot):  # type: ignore[no-untyped-def]
 
 
 @entry(1)
-def cotangent_register(frame, slot):  # type: ignore[no-untyped-def]
+def cotangent_register(frame, slot):
     """Return the register of the cotangent of `slot` that earlier steps of the sweep have left."""
     info = view_i8(frame, _INFO)
     kind = view_i1(frame, _COT_KIND)[slot]
@@ -220,7 +220,7 @@ def cotangent_register(frame, slot):  # type: ignore[no-untyped-def]
 
 
 @helper("void(int64, int64, int64, boolean)")
-def _contribute(frame, slot, r, fresh):  # type: ignore[no-untyped-def]
+def _contribute(frame, slot, r, fresh):
     """Add register `r` to the cotangent of `slot`; `fresh` says that the last instruction made it for this purpose."""
     info = view_i8(frame, _INFO)
     register_of = view_i4(frame, _REGISTER_OF)
@@ -246,7 +246,7 @@ def _contribute(frame, slot, r, fresh):  # type: ignore[no-untyped-def]
 
 
 @helper("void(int64)")
-def _forget(frame):  # type: ignore[no-untyped-def]
+def _forget(frame):
     """Clear what planning wrote per slot."""
     register_of, value_of = view_i4(frame, _REGISTER_OF), view_i4(frame, _VALUE_OF)
     touched, seen = view_i4(frame, _TOUCHED), view_i4(frame, _SEEN)
@@ -259,7 +259,7 @@ def _forget(frame):  # type: ignore[no-untyped-def]
 
 
 @entry(1)
-def expand(frame, node):  # type: ignore[no-untyped-def]
+def expand(frame, node):
     """Expand the rules of the needed edges of `node`; return PLANNED or what is missing."""
     info = view_i8(frame, _INFO)
     register_of = view_i4(frame, _REGISTER_OF)
@@ -325,7 +325,7 @@ def expand(frame, node):  # type: ignore[no-untyped-def]
 
 
 @helper("boolean(int64, int64)")
-def any_needed(frame, node):  # type: ignore[no-untyped-def]
+def any_needed(frame, node):
     """Return whether a pullback of `node` is asked for."""
     edge_start = view_i8(frame, _EDGE_START)
     for edge in range(edge_start[node], edge_start[node + 1]):  # noqa: SIM110 - numba has no generators here
@@ -335,7 +335,7 @@ def any_needed(frame, node):  # type: ignore[no-untyped-def]
 
 
 @entry(0)
-def collect(frame):  # type: ignore[no-untyped-def]
+def collect(frame):
     """List what leaves the run: cotangents of slots that were made before it."""
     info = view_i8(frame, _INFO)
     register_of, touched = view_i4(frame, _REGISTER_OF), view_i4(frame, _TOUCHED)
@@ -383,7 +383,7 @@ def collect(frame):  # type: ignore[no-untyped-def]
 
 
 @entry(0)
-def place(frame):  # type: ignore[no-untyped-def]
+def place(frame):
     """Give each virtual register that needs one a place in the scratch block, reusing places that are dead."""
     info = view_i8(frame, _INFO)
     rows, last, place_of = view_i4(frame, _ROWS), view_i4(frame, _V_LAST), view_i4(frame, _V_PLACE)
@@ -434,7 +434,7 @@ def place(frame):  # type: ignore[no-untyped-def]
 
 
 @entry(1)
-def plan_run(frame, top):  # type: ignore[no-untyped-def]
+def plan_run(frame, top):
     """Plan the run whose last node is `top`; return PLANNED, ON_HOST, or what is missing (nothing is changed then)."""
     info = view_i8(frame, _INFO)
     aval, out_start = view_i4(frame, _AVAL), view_i4(frame, _OUT_START)
