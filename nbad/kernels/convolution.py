@@ -82,29 +82,41 @@ def _kept(box: _Box, values: Sequence[int]) -> Extents:
     return tuple(values[k] for k in box.keep)
 
 
+def _trail(axes: Sequence[int], ndim: int) -> bool:
+    """Return whether the axes, which are ascending, are the last ones."""
+    return axes[0] == ndim - len(axes)
+
+
 def _batch_first(x: Array, axes: Sequence[int], box: _Box, dtype: Any) -> tuple[Array, Extents]:
     """Return x in C order as (batch, *kept axes) of that dtype, and the shape of its batch axes."""
     batch = [k for k in range(x.ndim) if k not in axes]
     shape = tuple(x.shape[k] for k in batch)
     sizes = _kept(box, [x.shape[axis] for axis in axes])
-    moved = x.transpose(batch + list(axes)).astype(dtype, copy=False)
+    moved = x if _trail(axes, x.ndim) else x.transpose(batch + list(axes))
+    moved = moved.astype(dtype, copy=False)
     return fft.contiguous(moved).reshape(math.prod(shape), *sizes), shape
 
 
 def _restore(y: Array, batch: Extents, shape: Sequence[int], axes: Sequence[int]) -> Array:
     """Return y, shape (b, *kept axes), with batch axes and the transformed ones at `axes`, in C order."""
     y = y.reshape(*batch, *shape)
+    if _trail(axes, y.ndim):
+        return y
     return fft.contiguous(np.moveaxis(y, range(len(batch), y.ndim), axes))
 
 
 def _indices(shape: Extents, batch: Extents) -> Array:
     """Return, for each element of `batch`, which element of an array of that `shape` broadcasts to it."""
-    return np.broadcast_to(np.arange(math.prod(shape)).reshape(shape), batch)
+    own = np.arange(math.prod(shape)).reshape(shape)
+    return own if shape == batch else np.broadcast_to(own, batch)
 
 
 def _element(dtype: Any, real: bool) -> Any:
     """Return the type of the data whose spectrum has this complex type."""
-    return np.empty(0, dtype).real.dtype if real else np.dtype(dtype)
+    complex_type = np.dtype(dtype)
+    if not real:
+        return complex_type
+    return np.dtype(np.float32) if complex_type.itemsize == 8 else np.dtype(np.float64)
 
 
 def _array(values: Sequence[int]) -> Array:
@@ -118,20 +130,28 @@ def _rows(batch: int, count: int, box: _Box, dtype: Any) -> Array:
     return memory.empty((batch, count, (-(-box.columns // line) | 1) * line), dtype)
 
 
+def _group(slabs: int, box: _Box, dtype: Any) -> int:
+    """Return how many slabs are transformed together: more than one where they are small."""
+    itemsize: int = np.dtype(dtype).itemsize
+    return max(1, min(slabs, BLOCK // (box.columns * itemsize)))
+
+
 def _pass_a(x: Array, start: Sequence[int], box: _Box, real: bool, dtype: Any) -> Array:
     """Run pass (a) over x, shape (b, m0, ...), and return rows, shape (b, m0, stride)."""
     slabs = x.reshape(x.shape[0] * x.shape[1], -1)
     rows = _rows(x.shape[0], x.shape[1], box, dtype)
     m, n, q, s = _array(x.shape[1:]), _array(box.n), _array(box.q), _array(start)
-    last = math.prod(x.shape[2:-1]) * box.n[-1] if x.shape[-1] != box.n[-1] else 0
-    middle = box.columns if x.shape[2:-1] != box.n[1:-1] else 0
+    group = _group(slabs.shape[0], box, dtype)
+    padded = x.shape[2:-1] != box.n[1:-1]
+    middle = group * box.columns if padded or group > 1 else 0
+    last = group * math.prod(x.shape[2:-1]) * box.n[-1] if x.shape[-1] != box.n[-1] else 0
 
     def task(lo: int, hi: int) -> int:
-        work, spare = memory.empty((2, middle), dtype)
-        pad = memory.empty(last, x.dtype)
-        return passes.slabs_to_rows(slabs, rows, m, n, q, s, work, spare, pad, lo, hi)
+        work, pad = fft.scratch(middle, dtype), fft.scratch(last, x.dtype)
+        spare = fft.scratch(middle, dtype) if padded else work
+        return passes.slabs_to_rows(slabs, rows, m, n, q, s, group, work, spare, pad, lo, hi)
 
-    fft.run(task, slabs.shape[0], x.nbytes + rows.nbytes)
+    fft.run(task, -(-slabs.shape[0] // group), x.nbytes + rows.nbytes)
     return rows
 
 
@@ -140,20 +160,22 @@ def _pass_c(rows: Array, shape: Extents, start: Sequence[int], box: _Box, real: 
     y = memory.empty((rows.shape[0], *shape), _element(rows.dtype, real))
     slabs = y.reshape(rows.shape[0] * shape[0], -1)
     p, n, q, o = _array(shape), _array(box.n), _array(box.q), _array(start)
-    last = math.prod(shape[1:-1]) * box.n[-1] if shape[-1] != box.n[-1] else 0
+    group = _group(slabs.shape[0], box, rows.dtype)
+    middle = group * box.columns if group > 1 else 0
+    last = group * math.prod(shape[1:-1]) * box.n[-1] if shape[-1] != box.n[-1] else 0
 
     def task(lo: int, hi: int) -> int:
-        pad = memory.empty(last, y.dtype)
-        return passes.rows_to_slabs(rows, slabs, p, n, q, o, box.factor, pad, lo, hi)
+        work, pad = fft.scratch(middle, rows.dtype), fft.scratch(last, y.dtype)
+        return passes.rows_to_slabs(rows, slabs, p, n, q, o, box.factor, group, work, pad, lo, hi)
 
-    fft.run(task, slabs.shape[0], y.nbytes + rows.nbytes)
+    fft.run(task, -(-slabs.shape[0] // group), y.nbytes + rows.nbytes)
     return y
 
 
 def _line_buffers(box: _Box, dtype: Any, real: bool, padded: bool) -> tuple[Array, Array]:
     """Return buffers for one group of lines: spectra, shape (g * q,), and data, shape (g * n or 0,)."""
-    pad = memory.empty(box.width * box.n[0] if padded else 0, _element(dtype, real))
-    return memory.empty(box.width * box.bins, dtype), pad
+    pad = fft.scratch(box.width * box.n[0] if padded else 0, _element(dtype, real))
+    return fft.scratch(box.width * box.bins, dtype), pad
 
 
 def spectrum(
@@ -284,7 +306,7 @@ def filter(
         out = rows if p[0] == data.shape[1] else _rows(count, p[0], box, dtype)
 
         def blocks(lo: int, hi: int) -> int:
-            work = memory.empty(n0 * box.width, dtype)
+            work = fft.scratch(n0 * box.width, dtype)
             return passes.blocks_filter(
                 rows, kernels, which, kept, out, n0, s[0], o[0], box.width, conj, work, lo, hi
             )
@@ -409,7 +431,7 @@ def _product(
         out = _rows(count, p[0], box, dtype)
 
         def blocks(lo: int, hi: int) -> int:
-            work = memory.empty(n0 * box.width, dtype)
+            work = fft.scratch(n0 * box.width, dtype)
             return passes.blocks_product(a, b, ia, ib, out, n0, o[0], box.width, conj, work, lo, hi)
 
         fft.run(blocks, count * box.blocks, out.nbytes * (1 + ia.shape[1]))

@@ -33,6 +33,7 @@ __all__ = [
     "r2c",
     "r2c_full",
     "run",
+    "scratch",
     "transform",
     "transforms_run",
 ]
@@ -100,6 +101,26 @@ def run(task: Callable[[int, int], int | None], n_chunks: int, nbytes: int) -> N
         task(0, n_chunks)
     else:
         threads.fan_out(task, n_chunks)
+
+
+def scratch(size: int, dtype: Any) -> Array:
+    """Return a buffer for one call of a task: recycled memory where it is large.
+
+    Parameters
+    ----------
+    size : int
+        Number of elements.
+    dtype : dtype
+        Their type.
+
+    Returns
+    -------
+    ndarray of dtype, shape (size,)
+        With arbitrary contents.
+    """
+    if size * dtype.itemsize < memory.SMALLEST_BLOCK:
+        return np.empty(size, dtype)
+    return memory.empty(size, dtype)
 
 
 class _Writable:
@@ -461,7 +482,7 @@ def c2r(x: Array, axes: Sequence[int], n_last: int, factor: float) -> Array:
     buffer_size = group * spectrum.shape[1] if len(steps) > 1 else 1
 
     def task(lo: int, hi: int) -> int:
-        buffer = memory.empty(buffer_size, work.dtype)
+        buffer = scratch(buffer_size, work.dtype)
         return _slabs_back(spectrum, result, buffer, steps, group, factor, lo, hi)
 
     run(task, -(-slabs // group), work.nbytes + y.nbytes)

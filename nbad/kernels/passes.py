@@ -105,25 +105,33 @@ def _sum_products(
 
 @jit
 def slabs_to_rows(
-    x: Array, rows: Array, m: Array, n: Array, q: Array, s: Array, work: Array, spare: Array, pad: Array,
-    lo: int, hi: int,
+    x: Array, rows: Array, m: Array, n: Array, q: Array, s: Array, group: int,
+    work: Array, spare: Array, pad: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
     """Pass (a): slabs x, shape (b * m0, p), over all axes but the first, into rows, shape (b, m0, stride).
 
-    m, n, q, s, shape (d,): sizes of x, lengths, lengths of the half spectrum, offsets. Buffers: work and
-    spare hold one slab's spectrum if a middle axis is padded, pad one padded slab if the last one is.
+    m, n, q, s, shape (d,): sizes of x, lengths, lengths of the half spectrum, offsets. A chunk is a group of
+    slabs. Buffers for one: work and spare hold spectra if a middle axis is padded or the group is more than one
+    slab (else the row itself serves), pad the data if the last axis is padded.
     """
-    d = m.shape[0]
+    d, p = m.shape[0], x.shape[1]
+    flat = x.reshape(x.size)
+    columns = ONE
+    for k in range(1, d):
+        columns *= q[k]
     for chunk in range(lo, hi):
-        row = rows[chunk // m[0], chunk % m[0]]
-        outer, inner = x.shape[1] // m[d - 1], q[d - 1]
+        start = chunk * group
+        size = min(group, x.shape[0] - start)
+        source = flat[start * p : (start + size) * p]
+        row = rows[start // m[0], start % m[0]]
+        outer, inner = size * (p // m[d - 1]), q[d - 1]
         here, other = work, spare
         if work.shape[0] == 0:
             here = row
         if m[d - 1] == n[d - 1]:
-            lines(x[chunk], here, outer, n[d - 1], inner, ONE, FORWARD, 1.0)
+            lines(source, here, outer, n[d - 1], inner, ONE, FORWARD, 1.0)
         else:
-            _place(x[chunk], pad, outer, m[d - 1], n[d - 1], ONE, s[d - 1])
+            _place(source, pad, outer, m[d - 1], n[d - 1], ONE, s[d - 1])
             lines(pad, here, outer, n[d - 1], inner, ONE, FORWARD, 1.0)
         for k in range(d - 2, 0, -1):
             outer //= m[k]
@@ -131,41 +139,55 @@ def slabs_to_rows(
                 _place(here, other, outer, m[k], n[k], inner, s[k])
                 here, other = other, here
             target = here
-            if k == 1:
+            if k == 1 and group == 1:
                 target = row
             lines(here, target, outer, n[k], n[k], inner, FORWARD, 1.0)
             inner *= n[k]
+        if group > 1:
+            for g in range(size):
+                i = start + g
+                _copy(here[g * columns : (g + 1) * columns], rows[i // m[0], i % m[0]])
     return 1
 
 
 @jit
 def rows_to_slabs(
-    rows: Array, y: Array, p: Array, n: Array, q: Array, o: Array, factor: float, pad: Array, lo: int, hi: int
-) -> int:
+    rows: Array, y: Array, p: Array, n: Array, q: Array, o: Array, factor: float, group: int,
+    work: Array, pad: Array, lo: int, hi: int,
+) -> int:  # fmt: skip
     """Pass (c): rows, shape (b, p0, stride), back over all axes but the first into y, shape (b * p0, .).
 
-    p, n, q, o, shape (d,): sizes of y, lengths, lengths of the half spectrum, offsets; pad as in pass (a).
-    The rows are used up.
+    p, n, q, o, shape (d,): sizes of y, lengths, lengths of the half spectrum, offsets. A chunk and its buffers
+    are as in pass (a); work serves a group of more than one slab, else the rows are used up.
     """
-    d = p.shape[0]
-    bins = ONE
+    d, size_out = p.shape[0], y.shape[1]
+    result = y.reshape(y.size)
+    columns = ONE
     for k in range(1, d):
-        bins *= q[k]
+        columns *= q[k]
     last, crop = n[d - 1], p[d - 1]
     for chunk in range(lo, hi):
-        row = rows[chunk // p[0], chunk % p[0]]
-        outer, inner = ONE, bins
+        start = chunk * group
+        size = min(group, y.shape[0] - start)
+        here = rows[start // p[0], start % p[0]]
+        if group > 1:
+            here = work
+            for g in range(size):
+                i = start + g
+                _copy(rows[i // p[0], i % p[0], :columns], here[g * columns : (g + 1) * columns])
+        outer, inner = ONE * size, columns
         for k in range(1, d - 1):
             inner //= n[k]
-            lines(row, row, outer, n[k], n[k], inner, BACK, 1.0)
+            lines(here, here, outer, n[k], n[k], inner, BACK, 1.0)
             if p[k] != n[k]:
-                _cut(row, row, outer, n[k], p[k], inner, o[k])
+                _cut(here, here, outer, n[k], p[k], inner, o[k])
             outer *= p[k]
+        target = result[start * size_out : (start + size) * size_out]
         if crop == last:
-            lines(row, y[chunk], outer, q[d - 1], last, ONE, BACK, factor)
+            lines(here, target, outer, q[d - 1], last, ONE, BACK, factor)
         else:
-            lines(row, pad, outer, q[d - 1], last, ONE, BACK, factor)
-            _cut(pad, y[chunk], outer, last, crop, ONE, o[d - 1])
+            lines(here, pad, outer, q[d - 1], last, ONE, BACK, factor)
+            _cut(pad, target, outer, last, crop, ONE, o[d - 1])
     return 1
 
 

@@ -173,3 +173,13 @@ def test_several_threads_transform_at_once():
 def test_transform_is_for_jitted_code():
     with pytest.raises(TypeError, match="jitted"):
         fft.transform(None, None, None, True, 1.0)
+
+
+def test_read_only_arrays_do_not_compile_kernels_anew():
+    x = make((6, 5), "f8")
+    fft.r2c(x, (0, 1), 1.0)
+    compiled = len(fft._slabs_out.signatures)
+    x.flags.writeable = False
+    assert_close(fft.r2c(x, (0, 1), 1.0), np.fft.rfft2(x), 1e-13)
+    assert len(fft._slabs_out.signatures) == compiled
+    assert np.shares_memory(fft.contiguous(x), x)
