@@ -5,6 +5,7 @@ gradient with respect to the first, and to both.
 """
 
 import argparse
+import functools
 import json
 import statistics
 import sys
@@ -106,9 +107,9 @@ def run_all(shape: tuple[int, ...], dtype: Any, rounds: int) -> list[Row]:
     rows = []
     for name, function in (("nbad.convolve", by_library), ("plain formula", by_formula)):
         one, both = nbad.grad(function, wrt="u"), nbad.grad(function, wrt=("u", "v"))
-        rows.append(measure(f"{name}, forward", lambda function=function: function(u, v), rounds))
-        rows.append(measure(f"{name}, gradient in u", lambda one=one: one(u, v), rounds))
-        rows.append(measure(f"{name}, gradient in (u, v)", lambda both=both: both(u, v), rounds))
+        rows.append(measure(f"{name}, forward", functools.partial(function, u, v), rounds))
+        rows.append(measure(f"{name}, gradient in u", functools.partial(one, u, v), rounds))
+        rows.append(measure(f"{name}, gradient in (u, v)", functools.partial(both, u, v), rounds))
     return rows
 
 

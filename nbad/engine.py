@@ -45,7 +45,7 @@ class _Workspace:
         self.released = np.zeros(registers, np.int32)
         self.converted = np.zeros(3 * 64, np.int64)
         self.scratch = np.zeros(1 << 18, np.uint8)
-        self.fixed = {
+        self.fixed: dict[str, np.ndarray] = {
             "rows": np.zeros(5 * registers, np.int32),
             "v_kind": np.zeros(registers, np.uint8),
             "v_address": self.v_address,

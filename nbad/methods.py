@@ -15,13 +15,14 @@ import numpy as np
 from nbad.errors import DetachError, where
 from nbad.table import BINDINGS
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+#: Where frames lie that are not the user's: ours, and NumPy's, which stand between us.
+_PACKAGES = tuple(os.path.dirname(os.path.abspath(file)) + os.sep for file in (__file__, str(np.__file__)))
 
 
 def user_frame() -> FrameType | None:
-    """Return the innermost frame of the running call that is not nbad's own."""
+    """Return the innermost frame of the running call that is neither nbad's nor NumPy's own."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGES):
         frame = frame.f_back
     return frame
 
@@ -79,27 +80,27 @@ class ArrayMethods:
     @property
     def T(self) -> Any:
         """The transposed array."""
-        return np.transpose(self)  # type: ignore[call-overload]
+        return np.transpose(self)
 
     @property
     def mT(self) -> Any:
         """The array with its last two axes exchanged."""
-        return np.swapaxes(self, -1, -2)  # type: ignore[call-overload]
+        return np.swapaxes(self, -1, -2)
 
     @property
     def real(self) -> Any:
         """The real part."""
-        return np.real(self)  # type: ignore[call-overload]
+        return np.real(self)
 
     @property
     def imag(self) -> Any:
         """The imaginary part."""
-        return np.imag(self)  # type: ignore[call-overload]
+        return np.imag(self)
 
     @property
     def flat(self) -> Any:
         """An iterator over the elements, traced, in C order."""
-        return iter(np.ravel(self))  # type: ignore[call-overload]
+        return iter(np.ravel(self))
 
     def __len__(self) -> int:
         """Return the length of the first axis."""
@@ -124,46 +125,46 @@ class ArrayMethods:
 
     def __contains__(self, item: Any) -> bool:
         """Return whether any element equals `item`."""
-        return bool(np.any(np.equal(self, item)))  # type: ignore[call-overload]
+        return bool(np.any(np.equal(self, item)))
 
     # Comparisons and rounding give plain arrays: they carry no derivative.
     def __lt__(self, other: Any) -> Any:
-        return np.less(self, other)  # type: ignore[call-overload]
+        return np.less(self, other)
 
     def __le__(self, other: Any) -> Any:
-        return np.less_equal(self, other)  # type: ignore[call-overload]
+        return np.less_equal(self, other)
 
     def __gt__(self, other: Any) -> Any:
-        return np.greater(self, other)  # type: ignore[call-overload]
+        return np.greater(self, other)
 
     def __ge__(self, other: Any) -> Any:
-        return np.greater_equal(self, other)  # type: ignore[call-overload]
+        return np.greater_equal(self, other)
 
-    def __eq__(self, other: object) -> Any:  # type: ignore[override]
+    def __eq__(self, other: object) -> Any:
         return np.equal(self, other)  # type: ignore[call-overload]
 
-    def __ne__(self, other: object) -> Any:  # type: ignore[override]
+    def __ne__(self, other: object) -> Any:
         return np.not_equal(self, other)  # type: ignore[call-overload]
 
     def __matmul__(self, other: Any) -> Any:
-        return np.matmul(self, other)  # type: ignore[call-overload]
+        return np.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Any:
-        return np.matmul(other, self)  # type: ignore[call-overload]
+        return np.matmul(other, self)
 
     def __divmod__(self, other: Any) -> Any:
-        return self // other, self % other  # type: ignore[operator]
+        return self // other, self % other
 
     def __rdivmod__(self, other: Any) -> Any:
-        return other // self, other % self  # type: ignore[operator]
+        return other // self, other % self
 
     def __copy__(self) -> Any:
         """Return a copy that carries the derivative."""
-        return np.copy(self)  # type: ignore[call-overload]
+        return np.copy(self)
 
     def __deepcopy__(self, memo: Any) -> Any:
         """Return a copy that carries the derivative."""
-        return np.copy(self)  # type: ignore[call-overload]
+        return np.copy(self)
 
     # What would silently drop the derivative raises instead.
     def __float__(self) -> float:
@@ -204,20 +205,20 @@ class ArrayMethods:
 
     def copy(self, order: Any = "C") -> Any:
         """Return a copy."""
-        return np.copy(self)  # type: ignore[call-overload]
+        return np.copy(self)
 
     def reshape(self, *shape: Any, **kwargs: Any) -> Any:
         """Return the array with another shape."""
-        return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)  # type: ignore[call-overload]
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)
 
     def transpose(self, *axes: Any) -> Any:
         """Return the array with its axes permuted."""
         order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else (axes or None)
-        return np.transpose(self, order)  # type: ignore[call-overload]
+        return np.transpose(self, order)
 
     def flatten(self, order: Any = "C") -> Any:
         """Return the elements as one dimension."""
-        return np.ravel(self, order)  # type: ignore[call-overload]
+        return np.ravel(self, order)
 
 
 def _forwarding(name: str, function: Any) -> Any:

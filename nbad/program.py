@@ -208,7 +208,7 @@ class _Symbol(NDArrayOperatorsMixin):
     @property
     def real(self) -> Any:
         """The real part."""
-        return np.real(self)  # type: ignore[call-overload]
+        return np.real(self)
 
 
 class _Writer:

@@ -325,11 +325,13 @@ class Frozen:
 
     def shape(self, slot: int) -> tuple[int, ...]:
         """Return the shape of `slot`."""
-        return self.tape.avals[self.aval[slot]][1]
+        found: tuple[int, ...] = self.tape.avals[self.aval[slot]][1]
+        return found
 
     def dtype(self, slot: int) -> np.dtype[Any]:
         """Return the dtype of `slot`."""
-        return self.tape.avals[self.aval[slot]][0]
+        found: np.dtype[Any] = self.tape.avals[self.aval[slot]][0]
+        return found
 
 
 def freeze(tape: Tape, arity: np.ndarray) -> Frozen:

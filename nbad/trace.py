@@ -459,11 +459,9 @@ def _append(
     if op.hidden:
         made = dict(shared)
         for i in op.hidden:
-            value = made.get(i)
+            value: Any = made.get(i)
             hidden = isinstance(value, (np.ndarray, Traced))
-            slot = (
-                tape.add_slot(value.dtype, value.shape) if hidden else tape.add_slot(np.dtype(np.float64), ())
-            )
+            slot = tape.add_slot(value.dtype if hidden else np.dtype(np.float64), value.shape if hidden else ())
             if value is not None:
                 tape.objects[slot] = value
                 tape.ref[slot] = id(value) if hidden else 1

@@ -62,7 +62,7 @@ def elementwise_forward(function: Callable[..., Any], ufunc: Any, *values: Any) 
     state = np.geterr()
 
     def task(lo: int, hi: int) -> None:
-        with np.errstate(**state):  # type: ignore[arg-type]
+        with np.errstate(**state):
             part = slice(lo * CHUNK, hi * CHUNK)
             ufunc(*(v[part] if type(v) is np.ndarray else v for v in operands), out=flat[part])
 
