@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from nbad.activity import Activity
+from nbad.config import SETTINGS
 from nbad.engine import sum_to
 from nbad.errors import where
+from nbad.keeping import check_watched
 from nbad.pulling import pull_node
 from nbad.report import current
 from nbad.table import TABLE
@@ -36,6 +38,8 @@ def sweep_traced(
     wanted : iterable of int
         Slots asked for.
     """
+    if SETTINGS.mutation_check and frozen.tape.watched:
+        check_watched(frozen.tape, list(frozen.tape.watched))
     cotangents: dict[int, Any] = dict(seeds)
     run: Counter[tuple[str, str]] = Counter()
     for node in range(frozen.nodes - 1, -1, -1):

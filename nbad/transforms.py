@@ -5,6 +5,7 @@ cotangents go back into the containers they came from.
 """
 
 import functools
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from nbad import tree
 from nbad.activity import TABLES, Activity, kept_bytes, release_unread
 from nbad.engine import Sweep
-from nbad.errors import InputTypeError, NonScalarOutputError
+from nbad.errors import DetachError, InputTypeError, NonScalarOutputError, WrtError
 from nbad.higher import sweep_traced
 from nbad.kernels.hashing import fingerprint
 from nbad.methods import user_line
@@ -37,9 +38,6 @@ class _Recording:
         self.listed = listed
         self.name = name
         start = time.perf_counter()
-        for leaf in listed:
-            if not is_traced(leaf.value):
-                check_differentiable(leaf.text, leaf.value)
         self.tape = tape = new_tape()
         tape.inputs = len(listed)
         traced = []
@@ -68,6 +66,15 @@ class _Recording:
             self.output = result
             self.leaves = tree.leaves(result)
             self.value = tree.map_leaves(self._given, result)
+        except ValueError as error:
+            # NumPy hides what a traced element refuses behind "setting an array element with a sequence".
+            if isinstance(error.__cause__, DetachError):
+                raise DetachError.of(
+                    "a store into a plain ndarray",
+                    at=error.__cause__.at,
+                    instead="Build the array with np.stack, np.concatenate or np.where.",
+                ) from None
+            raise
         finally:
             tape.closed = True
         self.time_forward = time.perf_counter() - start
@@ -111,6 +118,39 @@ class _Recording:
             listener.bytes_borrowed += borrowed
             listener.rules_skipped.update(skipped)
             listener.time_forward += self.time_forward
+
+
+def _read_wrt(
+    name: str, wrt: Any, signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Asked, list[Leaf], list[list[int]]]:
+    """Read `wrt` and check the leaves that it asks for; errors name the transformation and the caller's line."""
+    try:
+        asked = parse_wrt(wrt, signature, args, kwargs)
+        listed, indices = asked_leaves(asked)
+        for leaf in listed:
+            if not is_traced(leaf.value):
+                check_differentiable(leaf.text, leaf.value)
+    except (InputTypeError, WrtError) as error:
+        raise type(error)(f"{name}: {error.what}", at=error.at or user_line(), fix=error.fix) from None
+    return asked, listed, indices
+
+
+def _watch_given(frozen: Frozen, given: list[Any]) -> None:
+    """Watch the kept arrays whose memory the caller gets: he may write into it before the sweep."""
+    roots = {id(_root(leaf)) for leaf in given if isinstance(leaf, np.ndarray)}
+    watched = frozen.tape.watched
+    for slot in np.flatnonzero(frozen.ref).tolist() if roots else ():
+        kept = frozen.tape.objects[slot]
+        if type(kept) is np.ndarray and slot not in watched and id(_root(kept)) in roots:
+            node = int(np.searchsorted(frozen.out_start, slot, side="right")) - 1
+            watched[slot] = fingerprint(kept), int(frozen.tape.line[node]) if node >= 0 else -1
+
+
+def _root(array: Any) -> Any:
+    """Return the object that owns the memory of an array."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array
 
 
 def _sweep(frozen: Frozen, activity: Activity, seeds: dict[int, Any], count: int) -> list[Any]:
@@ -241,8 +281,7 @@ def _gradient(
 
     @functools.wraps(function)
     def both(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        asked = parse_wrt(wrt, signature, args, kwargs)
-        listed, indices = asked_leaves(asked)
+        asked, listed, indices = _read_wrt(name, wrt, signature, args, kwargs)
         run = _Recording(function, asked, listed, has_aux=has_aux, name=name)
         output = run.output
         slot = run.own_outputs()[0] if len(run.leaves) == 1 and run.leaves[0] is output else None
@@ -268,7 +307,7 @@ def _is_real_number(value: Any) -> bool:
     if is_traced(value):
         value = plain(value)
     if isinstance(value, np.ndarray):
-        return value.shape == () and value.dtype.kind == "f"
+        return bool(value.shape == () and value.dtype.kind == "f")
     return isinstance(value, (float, np.floating))
 
 
@@ -311,26 +350,12 @@ def vjp(
     signature = signature_of(function)
     if wrt is _EVERYTHING:
         wrt = 0 if len(primals) == 1 else tuple((k,) for k in range(len(primals)))
-    asked = parse_wrt(wrt, signature, primals, kwargs)
-    listed, indices = asked_leaves(asked)
+    asked, listed, indices = _read_wrt("vjp", wrt, signature, primals, kwargs)
     run = _Recording(function, asked, listed, has_aux=has_aux, name="vjp")
     frozen, activity = run.freeze()
     slots = run.own_outputs()
     outputs = tree.leaves(run.value)
-    for slot, leaf in zip(slots, outputs, strict=True):
-        # The caller may write into what it gets; what the pullback reads of it is watched.
-        if (
-            slot is not None
-            and frozen.ref[slot]
-            and isinstance(leaf, np.ndarray)
-            and slot not in run.tape.watched
-        ):
-            line = (
-                int(frozen.tape.line[np.searchsorted(frozen.out_start, slot, side="right") - 1])
-                if frozen.nodes
-                else -1
-            )
-            run.tape.watched[slot] = (fingerprint(leaf), line)
+    _watch_given(frozen, [*outputs, *(tree.leaves(run.aux) if has_aux else ())])
     structure = tree.structure(run.value)
 
     def pullback(cotangent: Any) -> Any:
