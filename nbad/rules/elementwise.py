@@ -493,5 +493,5 @@ constant(
     np.heaviside, np.spacing, np.round, np.around, np.fix, np.isclose, np.allclose, np.array_equal,
     np.array_equiv, np.isneginf, np.isposinf, np.iscomplex, np.isreal, np.iscomplexobj, np.isrealobj,
     np.shape, np.ndim, np.size, np.result_type, np.can_cast,
-    np.zeros_like, np.ones_like, np.full_like, np.empty_like,
+    np.zeros_like, np.ones_like, np.empty_like,
 )  # fmt: skip
