@@ -1,0 +1,62 @@
+"""Turn the JSON files of the benchmarks into Markdown tables, and put them into the README of this folder.
+
+Run ``python perf/collect.py results/*.json`` to print them, with ``--write`` to replace the numbers in perf/README.md.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from _bench import Table, as_markdown
+
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
+ORDER = ("seed", "elementwise", "overhead", "memory", "cold_start")
+
+
+def section(result: dict[str, Any]) -> str:
+    """Return what one file says."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [
+        f"### `{result['command']}`",
+        "",
+        f"{machine['date']}; {machine['cpu']} ({', '.join(machine['vector_instructions'])}), "
+        f"{result['threads']} threads, {machine['system']}, Python {machine['python']}; {versions}; "
+        f"{result['rounds']} rounds; load average before the run {machine['load']:.1f}.",
+        "",
+    ]
+    if result["quick"]:
+        lines += ["A smoke test (`--quick`): these numbers mean nothing.", ""]
+    for table in result["tables"]:
+        lines += [as_markdown(Table(**table))]
+    if result["targets"]:
+        lines += ["Targets:", "", *(f"- {target['sentence']}" for target in result["targets"]), ""]
+    lines += [f"- **FAILED**: {failure}" for failure in result["failures"]]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", metavar="FILE", help="what the scripts wrote with --json")
+    parser.add_argument("--write", action="store_true", help="replace the numbers in perf/README.md")
+    options = parser.parse_args()
+    results = [json.loads(Path(name).read_text()) for name in options.files]
+    results.sort(key=lambda result: (ORDER.index(result["script"]), result["machine"]["python"]))
+    text = "\n".join(section(result) for result in results)
+    if not options.write:
+        print(text)
+        return 0
+    page = README.read_text()
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        print(f"{README.name} must have one line {BEGIN} and one line {END}", file=sys.stderr)
+        return 1
+    before, after = page[: page.index(BEGIN)], page[page.index(END) :]
+    README.write_text(f"{before}{BEGIN}\n\n{text}\n{after}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
