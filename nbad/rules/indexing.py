@@ -1,8 +1,8 @@
 """Indexing: basic, advanced, and the functions that take elements by position.
 
 Owns two adjoint pairs: `getitem` and `scatter` for an index of ints, slices, None and Ellipsis, which is an attribute, and
-`gather` and `scatter_add` for one with integer or boolean arrays, which are operands that carry no derivative. At first order the
-cotangent of an index is not an array of the operand's size: the engine adds it in place (`Scattered`).
+`gather` and `scatter_add` for one with integer or boolean arrays, which are operands that carry no derivative. At first
+order the cotangent of an index is not an array of the operand's size: the engine adds it in place (`Scattered`).
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 from nbad.errors import DetachError
 from nbad.methods import user_frame, user_line
 from nbad.pulling import Scattered
-from nbad.rules.shaping import along, as_operand, axis_index, ravel, refuse, refuse_out, reshape, shape_of
+from nbad.rules.shaping import along, as_operand, axis_index, ravel, refuse, refuse_out, shape_of
 from nbad.table import BINDINGS, binds, constant, operation
 from nbad.tape import encode
 from nbad.trace import Traced, apply, is_traced, plain
@@ -300,7 +300,7 @@ def sort(
     a = as_operand(a)
     if axis is None:
         a, axis = ravel(a), 0
-    backwards = {"descending": True} if descending else {}  # from NumPy 2.5 on
+    backwards: dict[str, Any] = {"descending": True} if descending else {}  # from NumPy 2.5 on
     return _take_along(a, np.argsort(plain(a), axis, kind="stable", **backwards), axis, unique=True)
 
 

@@ -143,7 +143,7 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
 
 # Repetition ---------------------------------------------------------------------------------------
 @binds(np.tile)
-def tile(A: Any, reps: Any) -> Any:  # noqa: N803 - NumPy's own name
+def tile(A: Any, reps: Any) -> Any:
     counts = tuple(operator.index(r) for r in (reps if np.ndim(reps) else (reps,)))
     return apply(TILE, as_operand(A), repetitions=counts)
 
@@ -250,13 +250,15 @@ def _triangle(m: Any, mask: np.ndarray) -> Any:
 @binds(np.triu)
 def triu(m: Any, k: int = 0) -> Any:
     m = _at_least_two(m)
-    return _triangle(m, ~np.tri(*shape_of(m)[-2:], k=k - 1, dtype=bool))
+    rows, columns = shape_of(m)[-2:]
+    return _triangle(m, ~np.tri(rows, columns, k - 1, dtype=bool))
 
 
 @binds(np.tril)
 def tril(m: Any, k: int = 0) -> Any:
     m = _at_least_two(m)
-    return _triangle(m, np.tri(*shape_of(m)[-2:], k=k, dtype=bool))
+    rows, columns = shape_of(m)[-2:]
+    return _triangle(m, np.tri(rows, columns, k, dtype=bool))
 
 
 def _at_least_two(m: Any) -> Any:
@@ -288,8 +290,17 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
 @binds(np.ediff1d)
 def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
     a = ravel(ary)
-    begin, end = (x if x is None else ravel(x) for x in (to_begin, to_end))
+    begin, end = (_ravelled(x, a.dtype) for x in (to_begin, to_end))
     return _joined(begin, a[1:] - a[:-1], end, 0)
+
+
+def _ravelled(x: Any, dtype: np.dtype[Any]) -> Any:
+    if x is None:
+        return None
+    x = as_operand(x)
+    if not np.can_cast(np.result_type(plain(x)), dtype, "same_kind"):
+        raise TypeError("dtype of `to_begin` and `to_end` must be compatible with input `ary` under the `same_kind` rule.")
+    return ravel(cast(x, dtype))
 
 
 def _joined(before: Any, a: Any, after: Any, axis: int) -> Any:
@@ -301,9 +312,9 @@ def _joined(before: Any, a: Any, after: Any, axis: int) -> Any:
 # Arrays made like another -------------------------------------------------------------------------
 @binds(np.full_like)
 def full_like(
-    a: Any, fill_value: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None
+    a: Any, fill_value: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None
 ) -> Any:
-    model = np.empty_like(plain(a), dtype=dtype, order=order, subok=False, shape=shape)
+    model: Any = np.empty_like(plain(a), dtype=dtype, order=order, shape=shape)
     if not is_traced(fill_value) or model.dtype.kind not in "fc":
         return np.full_like(model, plain(fill_value))
     fill = np.real(fill_value) if model.dtype.kind == "f" else fill_value
@@ -320,7 +331,7 @@ def array(object: Any, dtype: Any = None, *, copy: Any = True, order: Any = None
 
 
 @binds(np.full)
-def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", *, device: Any = None) -> Any:
+def full(shape: Any, fill_value: Any, dtype: Any = None, order: Any = "C", *, device: Any = None) -> Any:
     if not is_traced(fill_value):
         return np.full(shape, fill_value, dtype, order)
     return np.broadcast_to(fill_value if dtype is None else cast(fill_value, np.dtype(dtype)), shape)

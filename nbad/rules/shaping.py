@@ -6,6 +6,7 @@ row here reads a primal.
 """
 
 import functools
+import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from nbad.errors import NoRuleError
+from nbad.keeping import operand
 from nbad.methods import user_line
 from nbad.table import BINDINGS, binds, constant, operation
-from nbad.trace import apply, cast, is_traced, operand, plain
+from nbad.trace import apply, cast, is_traced, plain
 
 
 # Rows ---------------------------------------------------------------------------------------------
@@ -405,7 +407,7 @@ def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> Any:
             raise ValueError("number sections must be larger than 0.")
         each, more = divmod(length, sections)
         points = [i * each + min(i, more) for i in range(sections + 1)]
-    return [ary[along(axis, slice(start, end))] for start, end in zip(points[:-1], points[1:], strict=True)]
+    return [ary[along(axis, slice(start, end))] for start, end in itertools.pairwise(points)]
 
 
 @binds(np.split)
