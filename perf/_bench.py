@@ -416,7 +416,8 @@ def as_text(table: Table) -> str:
 
 def as_markdown(table: Table) -> str:
     """Return a table for a page."""
-    lines = [f"**{table.title}**", "", "| " + " | ".join(table.columns) + " |"]
+    title = table.title.replace("*", "\\*")
+    lines = [f"**{title}**", "", "| " + " | ".join(table.columns) + " |"]
     lines.append("|" + "|".join([" --- ", *[" ---: "] * (len(table.columns) - 1)]) + "|")
     lines += ["| " + " | ".join(shown(cell).replace("|", "\\|") for cell in row) + " |" for row in table.rows]
     return "\n".join(lines) + "\n"

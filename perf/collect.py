@@ -20,12 +20,13 @@ def section(result: dict[str, Any]) -> str:
     """Return what one file says."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    load = "unknown" if machine["load"] is None else f"{machine['load']:.1f}"
     lines = [
         f"### `{result['command']}`",
         "",
         f"{machine['date']}; {machine['cpu']} ({', '.join(machine['vector_instructions'])}), "
         f"{result['threads']} threads, {machine['system']}, Python {machine['python']}; {versions}; "
-        f"{result['rounds']} rounds; load average before the run {machine['load']:.1f}.",
+        f"{result['rounds']} rounds; load average before the run {load}.",
         "",
     ]
     if result["quick"]:

@@ -133,19 +133,25 @@ def compiled(make: Callable[[Any], Callable[[Array], Any]], x: Array) -> list[Co
 
 def chain_table(title: str, contestants: list[Contestant], operations: int) -> Table:
     """Return microseconds per operation, whole and apart."""
-    names = [c.name for c in contestants if ", " not in c.name]
+    whole = [c for c in contestants if ", " not in c.name]
     zero = find(contestants, "nbad")
     rows: list[list[Any]] = []
-    for name in names:
+    for c in whole:
+        name = c.name
         parts = [find(contestants, f"{name}{part}") for part in ("", ", forward", ", sweep")]
         rows.append(
             [
                 name,
                 *(part and part / operations * 1e6 for part in parts),
                 _bench.ratio(parts[0], zero),
+                "" if c.deviation is None else f"{c.deviation:.0e}",
             ]
         )
-    return Table(title, ["", "gradient, us/op", "forward, us/op", "sweep, us/op", "gradient / nbad"], rows)
+    return Table(
+        title,
+        ["", "gradient, us/op", "forward, us/op", "sweep, us/op", "gradient / nbad", "differs by"],
+        rows,
+    )
 
 
 def main() -> int:
@@ -164,7 +170,7 @@ def main() -> int:
 
     floor = chain(np, operations)
     contestants = (
-        split(make, x) + eager_jax(make, x) + [Contestant("NumPy, no gradient", lambda: floor(x), None)]
+        split(make, x) + eager_jax(make, x) + [Contestant("NumPy (no gradient)", lambda: floor(x), None)]
     )
     title = f"a chain of {operations:,} operations on 10 elements"
     session.measure(title, contestants, rtol=rtol)
@@ -179,7 +185,7 @@ def main() -> int:
     contestants = [c for c in split(sine_square, x) if ", " not in c.name]
     contestants += eager_jax(sine_square, x) + compiled(sine_square, x)
     plain = sine_square(np)
-    contestants.append(Contestant("NumPy, no gradient", lambda: plain(x), None))
+    contestants.append(Contestant("NumPy (no gradient)", lambda: plain(x), None))
     title = "gradient of sum(sin(x)**2), 3 elements"
     session.measure(title, contestants, rtol=rtol)
     session.table(title, contestants, "nbad", scale=1e6, unit="us")
