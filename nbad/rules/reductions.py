@@ -44,6 +44,11 @@ def conjugate(x: Any) -> Any:
     return np.conjugate(x) if x.dtype.kind == "c" else x
 
 
+def turned(x: Any, axis: int) -> Any:
+    """Return `x` in reverse along `axis`."""
+    return x[(slice(None),) * axis + (slice(None, None, -1),)]
+
+
 def shifted(x: Any, axis: int, first: float) -> Any:
     """Return `x` moved by one place along `axis`, with `first` at the start and without its last element."""
     shape = x.shape
@@ -78,7 +83,7 @@ def cumsum_forward(x: Any, *, axis: int) -> Any:
 
 
 def cumsum_x(g: Any, axis: int) -> Any:
-    return np.flip(np.cumsum(np.flip(g, axis), axis=axis), axis)
+    return turned(np.cumsum(turned(g, axis), axis=axis), axis)
 
 
 # Products -----------------------------------------------------------------------------------------
@@ -94,7 +99,7 @@ def prod_x(g: Any, x: Any, axis: Shape, x_shape: Shape) -> Any:
     last = len(free)
     line = np.reshape(np.transpose(x, order), (*(x_shape[d] for d in free), count_of(x_shape, axis)))
     before = np.cumprod(shifted(line, last, 1), axis=last)
-    after = np.flip(np.cumprod(shifted(np.flip(line, last), last, 1), axis=last), last)
+    after = turned(np.cumprod(shifted(turned(line, last), last, 1), axis=last), last)
     others = np.reshape(before * after, tuple(x_shape[d] for d in order))
     back = tuple(sorted(range(len(order)), key=order.__getitem__))
     return np.reshape(g, kept_shape(x_shape, axis)) * conjugate(np.transpose(others, back))
@@ -187,7 +192,8 @@ def logaddexp_reduce_x(g: Any, x: Any, y: Any, axis: Shape, x_shape: Shape) -> A
     # 1 for each where all are -inf, as for logaddexp.
     kept = kept_shape(x_shape, axis)
     y = np.reshape(y, kept)
-    return np.reshape(g, kept) * np.exp(np.where(x == y, 0, x - y))
+    same = x == y
+    return np.reshape(g, kept) * np.exp(np.where(same, 0, x) - np.where(same, 0, y))
 
 
 # Variances ----------------------------------------------------------------------------------------
@@ -258,15 +264,13 @@ def _flag(keepdims: Any) -> Any:
 
 def _mask(a: Any, where: Any) -> Any:
     """Return `where` in the shape of `a`, or None if it leaves nothing out."""
-    if where is ABSENT or where is True:
-        return None
-    return np.broadcast_to(np.asarray(plain(where), np.bool_), a.shape)
+    everything = where is ABSENT or where is True
+    return None if everything else np.broadcast_to(np.asarray(plain(where), np.bool_), a.shape)
 
 
 def _selected(a: Any, where: Any, neutral: float) -> Any:
     """Return `a` with `neutral` where the mask is false."""
-    mask = _mask(a, where)
-    return a if mask is None else np.where(mask, a, neutral)
+    return a if (mask := _mask(a, where)) is None else np.where(mask, a, neutral)
 
 
 def _cast(a: Any, dtype: Any) -> Any:
@@ -309,15 +313,13 @@ def prod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims:
 @binds(np.mean)
 def mean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = ABSENT, *,
          where: Any = ABSENT) -> Any:  # fmt: skip
-    refuse_out("np.mean", out)
-    total = sum_(a, axis, dtype, None, keepdims, where=where)
+    total = sum_(a, axis, dtype, out, keepdims, where=where)
     return total / _count(a, axes_of(a, axis), _flag(keepdims), where, total.dtype)
 
 
 def _count(a: Any, axes: Any, keepdims: Any, where: Any, dtype: Any) -> Any:
     """Return how many elements each result is made of: an int, or an array if a mask leaves some out."""
-    mask = _mask(a, where)
-    if mask is None:
+    if (mask := _mask(a, where)) is None:
         return count_of(a.shape, axes)
     return np.sum(mask, axis=axes, keepdims=keepdims, dtype=real_dtype(dtype))
 
@@ -341,11 +343,10 @@ def _spread(op: Any, a: Any, axis: Any, dtype: Any, out: Any, ddof: Any, keepdim
     if deviation.dtype.kind == "c":
         squares = squares + np.square(np.imag(deviation))
     total = np.sum(squares, axis=axes, keepdims=keep)
-    found = total / np.maximum(_count(a, axes, keep, where, total.dtype) - ddof, 0)
-    if op is VAR:
-        return found
+    freedom = _count(a, axes, keep, where, total.dtype) - ddof
+    found = total / (max(freedom, 0) if isinstance(freedom, (int, float)) else np.maximum(freedom, 0))
     zero = plain(found) == 0
-    return np.where(zero, 0, np.sqrt(np.where(zero, 1, found)))
+    return found if op is VAR else np.sqrt(np.where(zero, 1, found)) * ~zero
 
 
 @binds(np.var)
@@ -424,22 +425,22 @@ def _fitted_weights(a: Any, axis: Any, weights: Any) -> Any:
     return np.broadcast_to(weights, a.shape)
 
 
-def _running(op: Any, name: str, a: Any, axis: Any, dtype: Any, out: Any) -> Any:
-    refuse_out(name, out)
+def _running(op: Any, a: Any, axis: Any, dtype: Any, out: Any) -> Any:
+    refuse_out(f"np.{op.name}", out)
     a = _cast(a, dtype)
     if axis is None or a.ndim == 0:
-        a, axis = (a if a.ndim == 1 else np.ravel(a)), 0
+        a, axis = np.ravel(a), 0
     return apply(op, a, axis=normalize_axis_index(axis, a.ndim))
 
 
 @binds(np.cumsum)
 def cumsum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
-    return _running(CUMSUM, "np.cumsum", a, axis, dtype, out)
+    return _running(CUMSUM, a, axis, dtype, out)
 
 
 @binds(np.cumprod)
 def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
-    return _running(CUMPROD, "np.cumprod", a, axis, dtype, out)
+    return _running(CUMPROD, a, axis, dtype, out)
 
 
 # A nan does not count -----------------------------------------------------------------------------
