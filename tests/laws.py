@@ -42,7 +42,7 @@ TOLERANCE = {"f4": 1e-5, "c8": 1e-5, "f8": 1e-9, "c16": 1e-9}
 # Arguments ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Uniform:
-    """Numbers between `low` and `high`, at complex dtypes in both parts unless `real`; ``(shape, low, high)`` is short for it."""
+    """Numbers between `low` and `high`, in both parts of complex ones unless `real`; ``(shape, low, high)`` for short."""
 
     shape: tuple[int, ...]
     low: float
@@ -129,7 +129,9 @@ class Case:
             object.__setattr__(self, "dtypes", REAL + COMPLEX if self.complex_ok else REAL)
         unknown = set(self.off) - set(LAWS)
         if unknown or not all(self.off.values()):
-            raise ValueError(f"{self.name}: off= takes a reason for each of {sorted(LAWS)}, not {dict(self.off)}")
+            raise ValueError(
+                f"{self.name}: off= takes a reason for each of {sorted(LAWS)}, not {dict(self.off)}"
+            )
 
     def draw(self, dtype: str, arguments: Any = None) -> tuple[list[Any], tuple[int, ...]]:
         """Return the arguments and the positions asked for; the same ones at each call."""
@@ -165,7 +167,9 @@ def direction(rng: np.random.Generator, like: Any) -> np.ndarray:
     if dtype.kind not in "fc":
         return np.zeros(like.shape)
     numbers = rng.uniform(-1, 1, like.shape)
-    return np.asarray(numbers + 1j * rng.uniform(-1, 1, like.shape) if dtype.kind == "c" else numbers).astype(dtype)
+    return np.asarray(numbers + 1j * rng.uniform(-1, 1, like.shape) if dtype.kind == "c" else numbers).astype(
+        dtype
+    )
 
 
 def cotangent_like(value: Any, seed: int = 1) -> Any:
@@ -204,7 +208,10 @@ def derivative(function: Callable[..., Any], args: Sequence[Any], at: int, v: np
             moved = list(args)
             moved[at] = args[at] + sign * v
             found.append(outputs_of(function(*moved)))
-        return [(up - down) / (2 * h) if up.dtype.kind in "fc" else up * 0.0 for up, down in zip(*found, strict=True)]
+        return [
+            (up - down) / (2 * h) if up.dtype.kind in "fc" else up * 0.0
+            for up, down in zip(*found, strict=True)
+        ]
 
     result = []
     for a, b, c in zip(central(STEP), central(STEP / 2), central(STEP / 4), strict=True):
@@ -213,13 +220,17 @@ def derivative(function: Callable[..., Any], args: Sequence[Any], at: int, v: np
     return result
 
 
-def gradient(function: Callable[..., Any], args: Sequence[Any], wrt: tuple[int, ...], w: Any = None) -> tuple[Any, list[Any]]:
+def gradient(
+    function: Callable[..., Any], args: Sequence[Any], wrt: tuple[int, ...], w: Any = None
+) -> tuple[Any, list[Any]]:
     """Return the value and the cotangents of the arguments `wrt`, for the output cotangent `w` (or a random one)."""
     value, pullback = nbad.vjp(function, *args, wrt=tuple((k,) for k in wrt))
     return value, list(pullback(cotangent_like(value) if w is None else w))
 
 
-def check_adjoint(function: Callable[..., Any], args: list[Any], wrt: tuple[int, ...], tolerance: float) -> None:
+def check_adjoint(
+    function: Callable[..., Any], args: list[Any], wrt: tuple[int, ...], tolerance: float
+) -> None:
     """Assert <J v, w> = <v, J* w> for each argument in `wrt`, with J v from finite differences in double precision."""
     value, cotangents = gradient(function, args, wrt)
     w = outputs_of(cotangent_like(value))
@@ -230,8 +241,12 @@ def check_adjoint(function: Callable[..., Any], args: list[Any], wrt: tuple[int,
         tangent = derivative(function, wide, k, v)
         left = sum(inner(t, c) for t, c in zip(tangent, w, strict=True))
         right = inner(v, cotangent)
-        scale = sum(size_of(t) * size_of(c) for t, c in zip(tangent, w, strict=True)) + size_of(v) * size_of(cotangent)
-        assert abs(left - right) <= tolerance * scale, f"argument {k}: <Jv, w> = {left!r}, <v, J*w> = {right!r}, scale {scale!r}"
+        scale = sum(size_of(t) * size_of(c) for t, c in zip(tangent, w, strict=True)) + size_of(v) * size_of(
+            cotangent
+        )
+        assert abs(left - right) <= tolerance * scale, (
+            f"argument {k}: <Jv, w> = {left!r}, <v, J*w> = {right!r}, scale {scale!r}"
+        )
 
 
 def assert_close(found: Any, expected: Any, ulps: float, what: str) -> None:
@@ -243,7 +258,9 @@ def assert_close(found: Any, expected: Any, ulps: float, what: str) -> None:
     finite = modulus[np.isfinite(modulus)]
     room = ulps * eps * (modulus + 0.25 * finite.max(initial=0))
     with np.errstate(invalid="ignore"):
-        wrong = ~((np.abs(found - expected) <= room) | (found == expected) | (np.isnan(found) & np.isnan(expected)))
+        wrong = ~(
+            (np.abs(found - expected) <= room) | (found == expected) | (np.isnan(found) & np.isnan(expected))
+        )
     assert not wrong.any(), f"{what}: {found[wrong][:3]} is not {expected[wrong][:3]}"
 
 
@@ -295,7 +312,9 @@ class Taped:
         reaches: list[bool] = [slot in self.outputs for slot in range(frozen.slots)]
         for node in range(frozen.nodes):
             edges = enumerate(frozen.edges(node))
-            if any(slot >= 0 and depends[slot] and self.op(node).pullback_of(k) is not None for k, slot in edges):
+            if any(
+                slot >= 0 and depends[slot] and self.op(node).pullback_of(k) is not None for k, slot in edges
+            ):
                 for i in range(self.op(node).outputs):
                     depends[frozen.out_start[node] + i] = True
         for node in range(frozen.nodes - 1, -1, -1):
@@ -371,7 +390,11 @@ def law_second(case: Case, dtype: str) -> None:
 
     def first(*args: Any) -> Any:
         value, pullback = nbad.vjp(case.function, *args, wrt=tuple((k,) for k in wrt))
-        return pullback(tree.rebuild(value, [c.astype(x.dtype) if x.dtype.kind in "fc" else c for c, x in _pairs(w, value)]))
+        return pullback(
+            tree.rebuild(
+                value, [c.astype(x.dtype) if x.dtype.kind in "fc" else c for c, x in _pairs(w, value)]
+            )
+        )
 
     value, cotangents = gradient(first, args, wrt)
     w2 = outputs_of(cotangent_like(value))
@@ -387,11 +410,15 @@ def law_second(case: Case, dtype: str) -> None:
         # The first gradient's own size counts: its rounding is what the differences see of a linear function.
         scale = sum((size_of(t) + size_of(f)) * size_of(c) for t, f, c in zip(tangent, flat, w2, strict=True))
         scale += size_of(v) * size_of(cotangent)
-        assert abs(left - right) <= TOLERANCE[dtype] * scale, f"argument {k}: {left!r} by differences, {right!r} by nested vjp"
+        assert abs(left - right) <= TOLERANCE[dtype] * scale, (
+            f"argument {k}: {left!r} by differences, {right!r} by nested vjp"
+        )
 
 
 def _pairs(w: Any, value: Any) -> Iterator[tuple[Any, Any]]:
-    return zip(tree.leaves(w), (x if hasattr(x, "dtype") else np.asarray(x) for x in tree.leaves(value)), strict=True)
+    return zip(
+        tree.leaves(w), (x if hasattr(x, "dtype") else np.asarray(x) for x in tree.leaves(value)), strict=True
+    )
 
 
 def law_jitted(case: Case, dtype: str) -> None:
@@ -418,7 +445,9 @@ def law_masked(case: Case, dtype: str) -> None:
         expected = full.rules(frozenset(places))
         assert account.rules_run == expected, f"without argument {wrt[left_out]}"
         for place, cotangent in zip(places, cotangents, strict=True):
-            assert same_bits(cotangent, everything[place]), f"argument {wrt[place]} without argument {wrt[left_out]}"
+            assert same_bits(cotangent, everything[place]), (
+                f"argument {wrt[place]} without argument {wrt[left_out]}"
+            )
     with nbad.report() as account:
         gradient(case.function, args, wrt)
     assert account.rules_run == full.rules(frozenset(range(len(wrt))))
@@ -440,7 +469,11 @@ def law_poison(case: Case, dtype: str) -> None:
                 assert objects[slot] is None and frozen.ref[slot] == 0, f"slot {slot} is kept and never read"
         kept = [value for value in objects if isinstance(value, np.ndarray)]
         for array in (*own, *tree.leaves(taped.value)):
-            if is_floating(array) and not any(np.may_share_memory(array, other) for other in kept) and array.flags.writeable:
+            if (
+                is_floating(array)
+                and not any(np.may_share_memory(array, other) for other in kept)
+                and array.flags.writeable
+            ):
                 array[...] = np.nan
         for k, cotangent, right in zip(asked, taped.sweep(), expected, strict=True):
             assert same_bits(cotangent, right), f"argument {k} asked for in {asked}"
@@ -550,7 +583,12 @@ def _number(x: np.ndarray) -> np.ndarray:
 def law_broadcast(case: Case, dtype: str) -> None:
     """A cotangent is summed over the dimensions along which its operand was broadcast."""
     args, wrt = case.draw(dtype)
-    for parts in ((_whole, _row, _column), (_column, _row, _whole), (_number, _whole, _column), (_row, _number, _number)):
+    for parts in (
+        (_whole, _row, _column),
+        (_column, _row, _whole),
+        (_number, _whole, _column),
+        (_row, _number, _number),
+    ):
         for turn in range(2):
             shapes = parts if turn == 0 else (parts[1], parts[0], parts[2])
             changed = [shapes[i % 3](x) if isinstance(x, np.ndarray) else x for i, x in enumerate(args)]
@@ -601,7 +639,10 @@ def applies(law: str, case: Case) -> bool:
     if law == "sizes":
         return case.elementwise
     if law == "broadcast":
-        return case.elementwise and sum(isinstance(x, np.ndarray) and x.ndim == 2 for x in case.draw(case.dtypes[0])[0]) > 1
+        return (
+            case.elementwise
+            and sum(isinstance(x, np.ndarray) and x.ndim == 2 for x in case.draw(case.dtypes[0])[0]) > 1
+        )
     return True
 
 

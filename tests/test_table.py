@@ -100,14 +100,18 @@ def test_every_row_is_tested_or_says_why_not() -> None:
     assert len(rows) > 50
     tested, missing = set(), {}
     for name, op in rows.items():
-        pullbacks = {operand for operand, pullback in zip(op.operands, op.pullbacks, strict=True) if pullback is not None}
+        pullbacks = {
+            operand
+            for operand, pullback in zip(op.operands, op.pullbacks, strict=True)
+            if pullback is not None
+        }
         found = {operand for operand in pullbacks if (op.opcode, operand) in seen}
         if found:
             tested.add(name)
         if pullbacks != found and name not in STRUCTURAL:
             missing[name] = sorted(pullbacks - found)
         assert bool(pullbacks) != (name in NON_DIFFERENTIABLE), name
-    assert missing == {}, "pullbacks that no case in tests/rules reaches"
+    assert missing == {}, f"no case in tests/rules reaches these pullbacks: {missing}"
     assert tested & set(STRUCTURAL) == set(), "tested after all"
     assert set(STRUCTURAL) | set(NON_DIFFERENTIABLE) <= set(rows), "rows that do not exist"
 
@@ -117,7 +121,8 @@ def test_every_row_belongs_to_a_name_of_a_rule_module() -> None:
     nameless = [
         op.name
         for op in TABLE
-        if op.opcode not in named and any(p is not None and p.rule.__module__.startswith("nbad.rules.") for p in op.pullbacks)
+        if op.opcode not in named
+        and any(p is not None and p.rule.__module__.startswith("nbad.rules.") for p in op.pullbacks)
     ]
     assert nameless == []
 
@@ -184,7 +189,12 @@ def test_a_rule_says_what_it_reads() -> None:
     first, second = op.pullbacks
     assert first is not None
     assert second is not None
-    assert [(r.kind, r.index) for r in first.reads] == [("g", -1), ("operand", 1), ("y", -1), ("attribute", 0)]
+    assert [(r.kind, r.index) for r in first.reads] == [
+        ("g", -1),
+        ("operand", 1),
+        ("y", -1),
+        ("attribute", 0),
+    ]
     assert [(r.kind, r.index) for r in second.reads] == [("g", -1), ("shape", 0), ("dtype", 0), ("shape", -1)]
     assert (op.keep(0b01).operands, op.keep(0b01).output) == ((1,), True)
     assert (op.keep(0b10).operands, op.keep(0b10).output) == ((), False)

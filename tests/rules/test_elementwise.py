@@ -18,7 +18,9 @@ S = (3, 4)
 LARGE = (1 << 17,)
 
 
-def unary(name: str, low: float, high: float, *, complex_ok: bool = False, large: bool = False, **more: Any) -> Case:
+def unary(
+    name: str, low: float, high: float, *, complex_ok: bool = False, large: bool = False, **more: Any
+) -> Case:
     """Return the case of NumPy's function `name` between `low` and `high`."""
     return Case(
         name,
@@ -50,7 +52,9 @@ def spaced(name: str, function: Callable[..., Any]) -> Case:
 
 def divisors(rng: np.random.Generator, dtype: np.dtype[Any]) -> tuple[Any, ...]:
     """Return dividends and divisors whose quotient stays away from whole numbers, whichever of them meet."""
-    return (rng.uniform(6.2, 6.8, S) * rng.choice([-1, 1], S)).astype(dtype), rng.uniform(1.8, 2.0, S).astype(dtype)
+    return (rng.uniform(6.2, 6.8, S) * rng.choice([-1, 1], S)).astype(dtype), rng.uniform(1.8, 2.0, S).astype(
+        dtype
+    )
 
 
 def signed(rng: np.random.Generator, dtype: np.dtype[Any]) -> np.ndarray:
@@ -123,12 +127,25 @@ CASES = [
     Case("real", np.real, [(S, -2, 2)], dtypes=("c8", "c16"), elementwise=True),
     Case("imag", np.imag, [(S, -2, 2)], dtypes=("c8", "c16"), elementwise=True),
     Case("angle", np.angle, [(S, 0.25, 2)], dtypes=("c8", "c16"), elementwise=True),
-    Case("angle in degrees", lambda z: np.angle(z, deg=True), [(S, 0.25, 2)], dtypes=("c8", "c16"), elementwise=True),
+    Case(
+        "angle in degrees",
+        lambda z: np.angle(z, deg=True),
+        [(S, 0.25, 2)],
+        dtypes=("c8", "c16"),
+        elementwise=True,
+    ),
     Case("where", np.where, [Booleans(S), (S, -2, 2), (S, -2, 2)], complex_ok=True, elementwise=True),
     Case("clip", np.clip, [Spaced(S, -1.5, 0.25), (S, -1.1, -1.03), (S, 0.65, 0.72)], elementwise=True),
     Case("clip below", lambda x: np.clip(x, -0.6, None), [Spaced(S, -1.5, 0.25)], elementwise=True),
-    Case("clip above", lambda x: np.clip(x, a_min=None, a_max=0.6), [Spaced(S, -1.5, 0.25)], elementwise=True),
-    Case("clip by min and max", lambda x: np.clip(x, min=-0.6, max=0.6), [Spaced(S, -1.5, 0.25)], elementwise=True),
+    Case(
+        "clip above", lambda x: np.clip(x, a_min=None, a_max=0.6), [Spaced(S, -1.5, 0.25)], elementwise=True
+    ),
+    Case(
+        "clip by min and max",
+        lambda x: np.clip(x, min=-0.6, max=0.6),
+        [Spaced(S, -1.5, 0.25)],
+        elementwise=True,
+    ),
     Case("clip without bounds", lambda x: np.clip(x, None, None), [(S, -2, 2)], elementwise=True),
     Case("clip method", lambda x: x.clip(-0.6, 0.6), [Spaced(S, -1.5, 0.25)], elementwise=True),
     unary("nan_to_num", -2, 2, complex_ok=True),
@@ -139,17 +156,31 @@ CASES = [
     Case("outer of a ufunc", np.divide.outer, [(S, -2, 2), ((2,), 0.5, 2)], complex_ok=True),
     Case("astype to double", lambda x: x.astype("f8"), [(S, -2, 2)], elementwise=True),
     Case("astype to complex", lambda x: np.astype(x, np.dtype("c16")), [(S, -2, 2)], elementwise=True),
-    Case("astype to complex double", lambda x: x.astype(complex), [(S, -2, 2)], dtypes=("c8", "c16"), elementwise=True),
+    Case(
+        "astype to complex double",
+        lambda x: x.astype(complex),
+        [(S, -2, 2)],
+        dtypes=("c8", "c16"),
+        elementwise=True,
+    ),
     Case(
         "astype to single",
         lambda x: x.astype("f4"),
         [(S, -2, 2)],
         dtypes=("f4", "f8"),
         elementwise=True,
-        off=dict.fromkeys(("adjoint", "second", "sizes"), "differences of float32 values are too coarse; see test_astype"),
+        off=dict.fromkeys(
+            ("adjoint", "second", "sizes"), "differences of float32 values are too coarse; see test_astype"
+        ),
     ),
     # Operators: the spellings that do not go through a ufunc's name.
-    Case("operators", lambda a, b: (a + b) * a - b / a + (-a) ** 2 + +b, [(S, 0.5, 2), (S, -2, 2)], complex_ok=True, elementwise=True),
+    Case(
+        "operators",
+        lambda a, b: (a + b) * a - b / a + (-a) ** 2 + +b,
+        [(S, 0.5, 2), (S, -2, 2)],
+        complex_ok=True,
+        elementwise=True,
+    ),
     Case("power operator", lambda a, b: a**b, [(S, 0.5, 2), (S, -2, 2)], complex_ok=True, elementwise=True),
     Case(
         "powers by numbers",
@@ -162,10 +193,28 @@ CASES = [
     Case("floor operator", lambda a, b: a * (a // b), divisors, elementwise=True),
     Case("divmod of Python", lambda a, b: divmod(a, b), divisors, elementwise=True),
     Case("abs", abs, [signed], elementwise=True),
-    Case("reflected", lambda x: (1 + x) * 3 - 2 / x + (1 - x) * 2 + 2.5**x, [(S, 0.5, 2)], complex_ok=True, elementwise=True),
+    Case(
+        "reflected",
+        lambda x: (1 + x) * 3 - 2 / x + (1 - x) * 2 + 2.5**x,
+        [(S, 0.5, 2)],
+        complex_ok=True,
+        elementwise=True,
+    ),
     Case("reflected remainder", lambda x: 6.5 % x, [(S, 1.8, 2.0)], elementwise=True),
-    Case("real with complex", lambda a, b: a * b + a / b - b, [Uniform(S, 0.5, 2, real=True), (S, 0.5, 2)], dtypes=("c8", "c16"), elementwise=True),
-    Case("complex power of real", np.power, [Uniform(S, 0.5, 2, real=True), (S, -2, 2)], dtypes=("c8", "c16"), elementwise=True),
+    Case(
+        "real with complex",
+        lambda a, b: a * b + a / b - b,
+        [Uniform(S, 0.5, 2, real=True), (S, 0.5, 2)],
+        dtypes=("c8", "c16"),
+        elementwise=True,
+    ),
+    Case(
+        "complex power of real",
+        np.power,
+        [Uniform(S, 0.5, 2, real=True), (S, -2, 2)],
+        dtypes=("c8", "c16"),
+        elementwise=True,
+    ),
     Case("one operand twice", lambda x: x * x + np.maximum(np.sin(x), x - 1), [(S, -2, 2)], elementwise=True),
     Case(
         "a long chain",
@@ -227,7 +276,12 @@ KINKS = [
     ("fmod", np.fmod, ([5.0, -5], [3.0, 3]), ([1.0, 1], [-1.0, 1])),
     ("where", lambda x: np.where(x > 0, x, NAN), ([-1.0, 2],), ([0.0, 1],)),
     # What feeds the branch that was not taken must not overflow: the idiom with two wheres.
-    ("double where", lambda x: np.where(x > 0, np.log(np.where(x > 0, x, 1)), 0), ([-1.0, 0, 2],), ([0.0, 0, 0.5],)),
+    (
+        "double where",
+        lambda x: np.where(x > 0, np.log(np.where(x > 0, x, 1)), 0),
+        ([-1.0, 0, 2],),
+        ([0.0, 0, 0.5],),
+    ),
 ]
 
 
@@ -358,7 +412,7 @@ def test_a_real_operand_of_a_complex_result_gets_the_real_part() -> None:
     np.testing.assert_array_equal(z_bar, [1, 2])
     s_bar, z_bar = pulled(lambda s, z: s * z, np.array(2.0), z)
     assert (s_bar.shape, s_bar.dtype, float(s_bar)) == ((), np.float64, 3.0)
-    value, pullback = nbad.vjp(lambda r: r * 1j, r)
+    _, pullback = nbad.vjp(lambda r: r * 1j, r)
     np.testing.assert_array_equal(pullback(np.array([1 + 5j, 2 - 7j])), [5, -7])
 
 
@@ -490,7 +544,9 @@ def test_lists_and_tuples_are_arrays(function: Callable[[Any], Any], expected: l
     np.testing.assert_array_equal(pullback(np.ones(2)), expected)
 
 
-@pytest.mark.parametrize("other", ["a", None, np.array([None, 1.0]), np.ma.array([1.0, 2], mask=[0, 1]), object()])
+@pytest.mark.parametrize(
+    "other", ["a", None, np.array([None, 1.0]), np.ma.array([1.0, 2], mask=[0, 1]), object()]
+)
 def test_operands_that_are_no_numbers_are_refused(other: Any) -> None:
     x = np.array([1.0, 2.0])
     for function in (lambda x: x + other, lambda x: np.maximum(x, other), lambda x: other * x):
@@ -508,7 +564,9 @@ def test_comparisons_give_plain_arrays() -> None:
 
     def function(x: Any) -> Any:
         mask = (x > 1) & (x <= 3) | (x == 5) & (x != 4) & (x >= 2) | (x < 0)
-        seen.extend([mask, np.isnan(x), np.floor(x), x // 2, np.round(x), np.sign(x), np.greater(x, 1), np.shape(x)])
+        seen.extend(
+            [mask, np.isnan(x), np.floor(x), x // 2, np.round(x), np.sign(x), np.greater(x, 1), np.shape(x)]
+        )
         return mask * x
 
     x = np.array([0.5, 2, 4, 5, -1])
@@ -534,6 +592,12 @@ def test_which_rules_run_in_blocks() -> None:
 
 
 def test_which_complex_rules_run_in_blocks() -> None:
-    rows = {row.name for row in vars(elementwise).values() if isinstance(row, Op) and PROGRAMS.translate(row, C16) == READY}
-    both = {case.name for case in CASES if "c16" in case.dtypes} & {row.name for row in vars(elementwise).values() if isinstance(row, Op)}
+    rows = {
+        row.name
+        for row in vars(elementwise).values()
+        if isinstance(row, Op) and PROGRAMS.translate(row, C16) == READY
+    }
+    both = {case.name for case in CASES if "c16" in case.dtypes} & {
+        row.name for row in vars(elementwise).values() if isinstance(row, Op)
+    }
     assert both - rows == {"imag"}
