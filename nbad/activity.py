@@ -5,11 +5,12 @@ tables it consults. Nothing here looks at values.
 """
 
 import threading
+from array import array
 
 import numpy as np
 
 from nbad._jit import jit
-from nbad.frame import view_i1, view_i2, view_i4, view_i8
+from nbad.frame import bind_arrays, view_i1, view_i2, view_i4, view_i8
 from nbad.table import TABLE, Keep, Op
 from nbad.tape import Frozen
 
@@ -209,8 +210,9 @@ class Activity:
             self.read,
             self.needs,
         )
-        frame = np.array([(array.ctypes.data, array.size) for array in arrays], np.int64)
-        _mark(frame.ctypes.data, frozen.nodes)
+        frame = array("q", bytes(16 * len(arrays)))
+        bind_arrays(frame.buffer_info()[0], arrays)
+        _mark(frame.buffer_info()[0], frozen.nodes)
 
     def asked(self, frozen: Frozen, node: int) -> list[int]:
         """Return the positions of the operands of `node` whose pullback is needed."""

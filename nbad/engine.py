@@ -4,6 +4,7 @@ Owns the cotangents of one sweep: buffers, who may write into them, the host ste
 that fan out over the thread pool, and the accounts. The loop over nodes is jitted (`nbad.loops.advance`).
 """
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from nbad import loops
 from nbad.activity import TABLES, Activity
 from nbad.config import SETTINGS
 from nbad.errors import KernelError, RuleError, where
-from nbad.frame import NAMES, point
+from nbad.frame import NAMES, bind_arrays, point
 from nbad.keeping import check_watched
 from nbad.kernels import block, memory, threads
 from nbad.loops import DONE, HOST_NODE, LARGE_RUN, NEED_ARENA, NEED_SCRATCH, PAUSE
@@ -78,6 +79,15 @@ def _scratch(nbytes: int) -> np.ndarray:
     return found
 
 
+def _count_single() -> int:
+    """Return what `sys.getrefcount` says of an object that only a dict refers to."""
+    held = {0: np.empty(1)}
+    return sys.getrefcount(held[0])
+
+
+_SINGLE = _count_single()
+
+
 def _aligned(array: np.ndarray) -> int:
     address = int(array.ctypes.data)
     return address + -address % 64
@@ -101,7 +111,10 @@ class Sweep:
         """
         if SETTINGS.mutation_check and self.frozen.tape.watched:
             check_watched(self.frozen.tape, list(self.frozen.tape.watched))
-        self.space = _idle.pop() if _idle else _Workspace()
+        try:
+            self.space = _idle.pop()
+        except IndexError:
+            self.space = _Workspace()
         try:
             self._enter()
             for slot, seed in seeds.items():
@@ -120,45 +133,44 @@ class Sweep:
         self.cot_kind = np.zeros(slots, np.uint8)
         self.cot_address = np.zeros(slots, np.int64)
         self.counts = np.zeros(8 * len(TABLE), np.int64)
-        self.held = {
-            "op": frozen.op,
-            "edge_start": frozen.edge_start,
-            "edge_slot": frozen.edge_slot,
-            "out_start": frozen.out_start,
-            "aval": frozen.aval,
-            "ref": frozen.ref,
-            "scalar": frozen.scalar,
-            "aval_dtype": frozen.aval_dtype,
-            "aval_ndim": frozen.aval_ndim,
-            "aval_size": frozen.aval_size,
-            "aval_start": frozen.aval_start,
-            "aval_shape": frozen.aval_shape,
-            "needs": self.activity.needs,
-            "cot_address": self.cot_address,
-            "cot_kind": self.cot_kind,
-            "register_of": np.full(slots, -1, np.int32),
-            "value_of": np.full(slots, -1, np.int32),
-            "native": TABLES.native,
-            "outputs": TABLES.outputs,
-            "counts": self.counts,
-            "converted": space.converted,
-            "kernels": block.ADDRESS,
-            "entries": F.ENTRIES,
-        }
-        for name, array in self.held.items():
-            point(space.frame, name, array)
-        self._point_programs()
+        PROGRAMS.cover(len(TABLE))
+        self.held = (  # the order of `frame.NAMES`
+            frozen.op,
+            frozen.edge_start,
+            frozen.edge_slot,
+            frozen.out_start,
+            frozen.aval,
+            frozen.ref,
+            frozen.scalar,
+            frozen.aval_dtype,
+            frozen.aval_ndim,
+            frozen.aval_size,
+            frozen.aval_start,
+            frozen.aval_shape,
+            self.activity.needs,
+            self.cot_address,
+            self.cot_kind,
+            np.full(slots, -1, np.int32),
+            np.full(slots, -1, np.int32),
+            TABLES.native,
+            TABLES.outputs,
+            self.counts,
+            space.converted,
+            block.ADDRESS,
+            F.ENTRIES,
+            *PROGRAMS.arrays(),
+        )
+        bind_arrays(space.address, self.held)
         space.info[F.CONVERTED] = 0
         space.info[F.ARENA] = space.info[F.ARENA_END] = 0
         space.info[F.SCRATCH] = _aligned(space.scratch)
         space.info[F.SCRATCH_BYTES] = space.scratch.size - 64
 
     def _point_programs(self) -> None:
-        PROGRAMS.cover(len(TABLE))
-        for name in ("state", "start", "length", "result", "code", "constants"):
-            array = getattr(PROGRAMS, name)
-            self.held[name] = array
-            point(self.space.frame, name, array)
+        arrays = PROGRAMS.arrays()
+        self.programs = arrays  # keeps them alive
+        for name, values in zip(F.PROGRAM_NAMES, arrays, strict=True):
+            point(self.space.frame, name, values)
 
     def _sweep(self) -> None:
         frame, info = self.space.address, self.space.info
@@ -210,7 +222,6 @@ class Sweep:
         count = int(space.info[F.CONVERTED])
         if 3 * count + 3 > space.converted.size:
             space.converted = np.concatenate([space.converted, np.zeros_like(space.converted)])
-            self.held["converted"] = space.converted
             point(space.frame, "converted", space.converted)
         space.converted[3 * count : 3 * count + 3] = slot, code, id(copy)
         space.info[F.CONVERTED] = count + 1
@@ -250,12 +261,26 @@ class Sweep:
                 return np.ndarray(shape, dtype, held, 0, strides)
         raise KernelError("a cotangent was lost by the sweep")
 
+    def _is_own(self, slot: int) -> bool:
+        """Return whether the cotangent of `slot` may be written: the sweep made it, or nobody else refers to it."""
+        if slot in self.owned:
+            return True
+        if self.cot_kind[slot] != F.IN_OBJECT or slot not in self.objects:
+            return False
+        if sys.getrefcount(self.objects[slot]) != _SINGLE:
+            return False
+        base = self.objects[slot].base
+        return bool(
+            (base is None or memory.is_block(self.objects[slot])) and self.objects[slot].flags.writeable
+        )
+
     def accumulate(self, slot: int, value: Any, op: str, operand: str, node: int) -> None:
         """Add a rule's result to the cotangent of `slot`: summed over broadcast dimensions, real part, cast."""
         shape, dtype = self.frozen.shape(slot), self.frozen.dtype(slot)
         if type(value) is Scattered:
+            own = self._is_own(slot)
             before = self.cotangent(slot)
-            if before is None or slot not in self.owned:
+            if before is None or not own:
                 fresh = memory.empty(shape, dtype)
                 fresh[...] = 0 if before is None else before
                 self._put(slot, fresh, owned=True)
@@ -268,10 +293,12 @@ class Sweep:
             value = sum_to(value, shape, op, operand, lambda: self._line(node))
         if value.dtype != dtype:
             value = (value.real if dtype.kind == "f" and value.dtype.kind == "c" else value).astype(dtype)
-        before = self.cotangent(slot)
-        if before is None:
+        if self.cot_kind[slot] == F.NO_COTANGENT:
             self._put(slot, value, owned=False)
-        elif slot in self.owned:
+            return
+        own = self._is_own(slot)
+        before = self.cotangent(slot)
+        if own:
             before += value
         else:
             total = memory.empty(shape, dtype)
@@ -279,11 +306,12 @@ class Sweep:
             self._put(slot, total, owned=True)
 
     def _result(self, slot: int) -> np.ndarray:
+        own = self._is_own(slot)
         found = self.cotangent(slot)
         shape, dtype = self.frozen.shape(slot), self.frozen.dtype(slot)
         if found is None:
             return np.zeros(shape, dtype)
-        if slot in self.owned and found.flags.c_contiguous:
+        if own and found.flags.c_contiguous:
             self.owned.discard(slot)  # asked for twice: the second one gets a copy
             return found
         copy = np.empty(shape, dtype)

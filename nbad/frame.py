@@ -4,6 +4,7 @@ A numba call with forty array arguments costs microseconds; a call with one arra
 order of these pairs and the jitted views. Whoever fills a frame keeps the arrays alive.
 """
 
+from array import array
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
 from nbad._jit import SOURCE_HASH, cfunc, helper
+from nbad.kernels.native import DATA_OFFSET, NDIM_OFFSET, SHAPE_OFFSET, load_int, load_int32, pointer_i8
 
 #: Tape, activity, cotangents, tables, work arrays: name -> position in the frame.
 NAMES = (
+    # bound anew for each sweep, in this order
     "op",
     "edge_start",
     "edge_slot",
@@ -35,17 +38,19 @@ NAMES = (
     "cot_kind",
     "register_of",
     "value_of",
+    "native",
+    "outputs",
+    "counts",
+    "converted",
+    "kernels",
+    "entries",
     "state",
     "start",
     "length",
     "result",
     "code",
     "constants",
-    "kernels",
-    "native",
-    "outputs",
-    "counts",
-    "converted",
+    # work arrays
     "rows",
     "v_kind",
     "v_address",
@@ -61,9 +66,9 @@ NAMES = (
     "info",
     "free",
     "visited",
-    "entries",
 )
 AT = {name: 2 * i for i, name in enumerate(NAMES)}
+PROGRAM_NAMES = ("state", "start", "length", "result", "code", "constants")
 AT_NEEDS = AT["needs"]
 AT_ENTRIES = AT["entries"]
 
@@ -231,11 +236,30 @@ def entry(arguments: int) -> Any:
     return enter
 
 
-def point(frame: np.ndarray, name: str, array: np.ndarray) -> None:
-    """Enter `array` into `frame`; the caller keeps it alive."""
+@entry(2)
+def bind(frame, ids, count):
+    """Enter the ndarrays whose object ids stand at `ids` into the first `count` places of the frame."""
+    pairs, objects = pointer_i8(frame), pointer_i8(ids)
+    for i in range(count):
+        pairs[2 * i] = load_int(objects[i] + DATA_OFFSET)
+        size = 1
+        for d in range(load_int32(objects[i] + NDIM_OFFSET)):
+            size *= load_int(load_int(objects[i] + SHAPE_OFFSET) + 8 * d)
+        pairs[2 * i + 1] = size
+    return 1
+
+
+def bind_arrays(frame: int, arrays: tuple[np.ndarray, ...]) -> None:
+    """Enter `arrays` into the first places of the frame at address `frame`; the caller keeps them alive."""
+    ids = array("q", map(id, arrays))
+    bind(frame, ids.buffer_info()[0], len(arrays))
+
+
+def point(frame: np.ndarray, name: str, values: np.ndarray) -> None:
+    """Enter `values` into `frame`; the caller keeps it alive."""
     at = AT[name]
-    frame[at] = array.ctypes.data
-    frame[at + 1] = array.size
+    frame[at] = values.ctypes.data
+    frame[at + 1] = values.size
 
 
 @helper("boolean(int64, int64)")

@@ -93,13 +93,18 @@ def keep_value(tape: Tape, slot: int, value: Any, line: int) -> None:
         tape.objects[slot] = value
         tape.ref[slot] = id(value)
         base = value.base
-        if slot < tape.inputs or (base is not None and (id(base) in tape.roots or not is_recycled(value))):
+        if slot < tape.inputs or (base is not None and (not is_recycled(value) or _is_root(tape, base))):
             tape.watched[slot] = (fingerprint(value), line)
     elif issubclass(kind, ArrayMethods):
         tape.objects[slot] = value
         tape.ref[slot] = id(value)
     else:
         tape.keep_scalar(slot, value)
+
+
+def _is_root(tape: Tape, base: Any) -> bool:
+    """Return whether a base, or the base of that, is the memory of an asked-for input."""
+    return id(base) in tape.roots or id(getattr(base, "base", None)) in tape.roots
 
 
 def keep_constant(tape: Tape, value: Any, line: int) -> int:

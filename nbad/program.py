@@ -92,7 +92,7 @@ class _NotBlock(Exception):
 
 
 class Programs:
-    """Typed tables of all templates; they only grow.
+    """Typed tables of all templates; they only grow, and an array that a sweep has seen is not written.
 
     Attributes
     ----------
@@ -137,12 +137,15 @@ class Programs:
             cell = op.opcode * 4 + dtype_code
             if self.state[cell] != UNKNOWN:
                 return int(self.state[cell])
+            # A sweep in another thread may hold the old arrays: what it sees as READY must be in its `code`.
+            state = self.state.copy()
             try:
                 if not op.elementwise or len(op.operands) > 3:
                     raise _NotBlock
                 made = [None if p is None else _translate(op, p, dtype_code) for p in op.pullbacks]
             except _NotBlock:
-                self.state[cell] = HOST
+                state[cell] = HOST
+                self.state = state
                 return HOST
             for k, template in enumerate(made):
                 if template is None:
@@ -156,8 +159,14 @@ class Programs:
                 self.result[at] = result - offset if result < 0 else result
                 self.code = np.concatenate([self.code, np.array(shift, np.int32).reshape(-1)])
                 self.constants = np.concatenate([self.constants, np.array(constants, np.float64)])
-            self.state[cell] = READY
+            state[cell] = READY
+            self.state = state
             return READY
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """Return the tables as they stand together."""
+        with self._lock:
+            return self.state, self.start, self.length, self.result, self.code, self.constants
 
     def kernels_of(self, op: Op, dtype_code: int) -> set[int]:
         """Return the kernels that the translated rules of `op` call."""

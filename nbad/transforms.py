@@ -50,7 +50,7 @@ class _Recording:
             traced.append(Traced(value, tape.add_slot(dtype, np.shape(value)), tape))
             base = getattr(value, "base", None)
             if base is not None:
-                tape.roots.add(id(base))
+                tape.roots.update((id(value), id(base)))
         try:
             args, kwargs = substitute(asked, listed, traced)
             result = function(*args, **kwargs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -178,7 +179,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def empty(shape: int | Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
-    """Return a new array with arbitrary contents, aligned to 64 bytes.
+    """Return a new array with arbitrary contents; a large one is aligned to 64 bytes.
 
     Parameters
     ----------
@@ -210,7 +211,9 @@ def empty(shape: int | Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
     nbytes = math.prod(extents) * kind.itemsize
     if nbytes <= 0:
         return np.empty(extents, kind)
-    block = _POOL.take(_size_class(nbytes + ALIGNMENT)) if nbytes >= SMALLEST_BLOCK else None
+    if nbytes < SMALLEST_BLOCK:
+        return np.empty(extents, kind)
+    block = _POOL.take(_size_class(nbytes + ALIGNMENT))
     if block is None:
         raw = np.empty(nbytes + ALIGNMENT, np.uint8)
         return np.ndarray(extents, kind, raw, -raw.__array_interface__["data"][0] % ALIGNMENT)
@@ -262,4 +265,21 @@ def clear() -> None:
 
 def is_recycled(array: np.ndarray[Any, Any]) -> bool:
     """Return whether the memory of `array` is a block of the pool (a view of one counts)."""
-    return type(getattr(array.base, "base", None)) is _Owner
+    base = array.base
+    return type(base) is _Owner or type(getattr(base, "base", None)) is _Owner
+
+
+def is_block(array: np.ndarray[Any, Any]) -> bool:
+    """Return whether `array` is itself an array made from a block, and no other array is a view of that block."""
+    return type(array.base) is _Owner and sys.getrefcount(array.base) == _SINGLE_BASE
+
+
+def _count_single_base() -> int:
+    """Return what `sys.getrefcount` says of a base that only one array refers to."""
+    raw = np.empty(2)
+    holder = raw[1:]
+    del raw
+    return sys.getrefcount(holder.base)
+
+
+_SINGLE_BASE = _count_single_base()

@@ -35,7 +35,7 @@ def test_it_is_an_ordinary_array(shape, dtype):
     assert array.shape == np.empty(shape).shape
     assert array.dtype == np.dtype(dtype)
     assert array.flags.c_contiguous and array.flags.writeable and array.flags.aligned
-    assert array.size == 0 or array.ctypes.data % 64 == 0
+    assert array.nbytes < memory.SMALLEST_BLOCK or array.ctypes.data % 64 == 0
     array[...] = 1
     assert (array == 1).all()
 
@@ -82,7 +82,15 @@ def test_small_arrays_do_not_touch_the_pool():
     before = memory.allocated()
     array = memory.empty(1000, np.float64)
     assert memory.allocated() == before
-    assert array.ctypes.data % 64 == 0
+    assert array.flags.owndata and not memory.is_recycled(array)
+
+
+def test_a_block_is_told_from_memory_that_others_see():
+    array = memory.empty(4 * MIB, np.uint8)
+    assert memory.is_recycled(array) and memory.is_block(array)
+    view = array[1:]
+    assert memory.is_recycled(view) and not memory.is_block(view)
+    assert not memory.is_recycled(np.empty(4 * MIB, np.uint8)[1:])
 
 
 def test_a_large_block_is_not_spent_on_a_small_array():
