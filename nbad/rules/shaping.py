@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -140,6 +140,23 @@ def refuse(function: Callable[..., Any], instead: str) -> None:
     BINDINGS[function] = functools.partial(refused, function.__name__, instead)
 
 
+def shape_tuple(shape: Any) -> tuple[int, ...]:
+    """Return a shape given as one length or several."""
+    if isinstance(shape, (tuple, list, np.ndarray)):
+        return tuple(map(operator.index, shape))
+    return (operator.index(shape),)
+
+
+def _resolved(target: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """Return `target` with its -1 replaced, for `size` elements."""
+    if sum(n < 0 for n in target) > 1 or min(target, default=0) < -1:
+        raise ValueError("can only specify one unknown dimension")
+    known = math.prod(n for n in target if n >= 0)
+    if known == 0 or size % known or -1 not in target:
+        raise ValueError(f"cannot reshape array of size {size} into shape {target}")
+    return tuple(size // known if n < 0 else n for n in target)
+
+
 def _typed(x: Any, dtype: Any) -> Any:
     return x if dtype is None else cast(x, np.dtype(dtype))
 
@@ -164,17 +181,11 @@ def reshape(a: Any, shape: Any = None, order: str = "C", *, newshape: Any = None
     asked = newshape if shape is None else shape
     if asked is None:
         raise TypeError("reshape() missing 1 required positional argument: 'shape'")
-    size = math.prod(shape_of(a))
-    target = tuple(operator.index(n) for n in asked) if isinstance(asked, Sequence | np.ndarray) else (operator.index(asked),)
-    known = math.prod(n for n in target if n >= 0)
-    unknown = len([n for n in target if n < 0])
-    if unknown > 1 or min(target, default=0) < -1:
-        raise ValueError("can only specify one unknown dimension")
-    if (unknown and (known == 0 or size % known)) or (not unknown and known != size):
-        raise ValueError(f"cannot reshape array of size {size} into shape {target}")
+    target, size = shape_tuple(asked), math.prod(shape_of(a))
+    if math.prod(target) != size or min(target, default=0) < 0:
+        target = _resolved(target, size)
     if copy is False:
         np.reshape(plain(a), target, order=order, copy=False)  # type: ignore[call-overload]  # NumPy's own refusal
-    target = tuple(size // known if n < 0 else n for n in target)
     kind = order.upper()
     if kind not in ("C", "F", "A"):
         raise ValueError(f"order must be 'C', 'F' or 'A', not {order!r}")
@@ -304,7 +315,7 @@ def atleast_3d(*arys: Any) -> Any:
 @binds(np.broadcast_to)
 def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Any:
     a = as_operand(array)
-    target = tuple(operator.index(n) for n in shape) if isinstance(shape, Sequence | np.ndarray) else (operator.index(shape),)
+    target = shape_tuple(shape)
     return a if is_traced(a) and a.shape == target else apply(BROADCAST_TO, a, shape=target)
 
 
