@@ -269,9 +269,18 @@ def is_recycled(array: np.ndarray[Any, Any]) -> bool:
     return type(base) is _Owner or type(getattr(base, "base", None)) is _Owner
 
 
-def is_block(array: np.ndarray[Any, Any]) -> bool:
-    """Return whether `array` is itself an array made from a block, and no other array is a view of that block."""
-    return type(array.base) is _Owner and sys.getrefcount(array.base) == _SINGLE_BASE
+def is_alone(array: np.ndarray[Any, Any]) -> bool:
+    """Return whether no other array sees the memory of `array`, as far as its bases tell.
+
+    Whoever asks makes sure that nobody else refers to `array` itself.
+    """
+    if array.base is None:
+        return True
+    if sys.getrefcount(array.base) != _SINGLE_BASE:
+        return False
+    if type(array.base) is _Owner:
+        return True
+    return type(array.base) is np.ndarray and is_alone(array.base)
 
 
 def _count_single_base() -> int:

@@ -85,12 +85,27 @@ def test_small_arrays_do_not_touch_the_pool():
     assert array.flags.owndata and not memory.is_recycled(array)
 
 
-def test_a_block_is_told_from_memory_that_others_see():
+def test_memory_that_others_see_is_told():
     array = memory.empty(4 * MIB, np.uint8)
-    assert memory.is_recycled(array) and memory.is_block(array)
+    assert memory.is_recycled(array) and memory.is_alone(array)
     view = array[1:]
-    assert memory.is_recycled(view) and not memory.is_block(view)
+    assert memory.is_recycled(view) and not memory.is_alone(view)
     assert not memory.is_recycled(np.empty(4 * MIB, np.uint8)[1:])
+
+
+@pytest.mark.parametrize("make", [np.empty, memory.empty])
+def test_a_view_of_an_array_that_nobody_holds_is_alone(make):
+    view = make((2, 3 * MIB), np.uint8).reshape(3, -1).T
+    assert memory.is_alone(view)
+    other = view[:1]
+    assert not memory.is_alone(view) and not memory.is_alone(other)
+
+
+def test_memory_of_others_is_not_alone():
+    raw = bytearray(100)
+    assert not memory.is_alone(np.frombuffer(raw, np.uint8))
+    held = np.empty(100)
+    assert not memory.is_alone(held[:50])
 
 
 def test_a_large_block_is_not_spent_on_a_small_array():
