@@ -269,10 +269,7 @@ class Sweep:
             return False
         if sys.getrefcount(self.objects[slot]) != _SINGLE:
             return False
-        base = self.objects[slot].base
-        return bool(
-            (base is None or memory.is_block(self.objects[slot])) and self.objects[slot].flags.writeable
-        )
+        return memory.is_alone(self.objects[slot]) and self.objects[slot].flags.writeable
 
     def accumulate(self, slot: int, value: Any, op: str, operand: str, node: int) -> None:
         """Add a rule's result to the cotangent of `slot`: summed over broadcast dimensions, real part, cast."""
@@ -297,7 +294,7 @@ class Sweep:
             self._put(slot, value, owned=False)
             return
         own = self._is_own(slot)
-        before = self.cotangent(slot)
+        before: Any = self.cotangent(slot)
         if own:
             before += value
         else:
