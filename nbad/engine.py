@@ -276,13 +276,13 @@ class Sweep:
         shape, dtype = self.frozen.shape(slot), self.frozen.dtype(slot)
         if type(value) is Scattered:
             own = self._is_own(slot)
-            before = self.cotangent(slot)
-            if before is None or not own:
+            target = self.cotangent(slot)
+            if target is None or not own:
                 fresh = memory.empty(shape, dtype)
-                fresh[...] = 0 if before is None else before
+                fresh[...] = 0 if target is None else target
                 self._put(slot, fresh, owned=True)
-                before = fresh
-            value.add_to(before)
+                target = fresh
+            value.add_to(target)
             return
         if type(value) is not np.ndarray:
             value = np.asarray(value)
