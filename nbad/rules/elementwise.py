@@ -482,8 +482,8 @@ def outer(ufunc: np.ufunc, a: Any, b: Any) -> Any:
     return ufunc(np.reshape(a, (*np.shape(a), *(1,) * np.ndim(b))), b)
 
 
-BINDINGS.update(  # type: ignore[call-overload]
-    {(u, "outer"): functools.partial(outer, u) for u, op in UFUNCS.items() if len(op.operands) == 2}
+BINDINGS.update(
+    {(u, "outer"): functools.partial(outer, u) for u, op in UFUNCS.items() if len(op.operands) == 2}  # type: ignore[misc]
 )
 
 constant(
