@@ -1,6 +1,6 @@
 """Contractions: products that sum over shared axes, and diagonals.
 
-Owns the rows `matmul`, `tensordot`, `vecdot`, `einsum`, and the pair `diagonal` and `embed_diagonal`. Every
+Owns the rows `matmul`, `tensordot`, `outer`, `vecdot`, `einsum`, and the pair `diagonal` and `embed_diagonal`. Every
 pullback is again a contraction of the cotangent with the other operands, and reads nothing else.
 """
 
@@ -87,6 +87,21 @@ def tensordot_b(g: Any, a: Any, axes: Any, a_shape: Shape, b_shape: Shape) -> An
     return _placed(np.tensordot(conjugate(a), g, axes=(free_a, tuple(range(len(free_a))))), stays + free_b)
 
 
+def outer_forward(a: Any, b: Any) -> Any:
+    """Return all products of an element of `a` and one of `b`."""
+    return np.multiply.outer(a, b)
+
+
+def outer_a(g: Any, b: Any, a_shape: Shape, b_shape: Shape) -> Any:
+    n, m = len(a_shape), len(b_shape)
+    return np.tensordot(g, conjugate(b), axes=(tuple(range(n, n + m)), tuple(range(m))))
+
+
+def outer_b(g: Any, a: Any, a_shape: Shape) -> Any:
+    rest = tuple(range(len(a_shape)))
+    return np.tensordot(conjugate(a), g, axes=(rest, rest))
+
+
 def vecdot_forward(a: Any, b: Any) -> Any:
     """Return the sum of conj(a) * b over the last axis."""
     return np.vecdot(a, b)
@@ -106,7 +121,7 @@ def einsum_forward(*xs: Any, subscripts: str, optimize: Any) -> Any:
     return np.einsum(subscripts, *xs, optimize=list(optimize) if isinstance(optimize, tuple) else optimize)
 
 
-def einsum_xs(g: Any, others: Any, subscripts: str, k: int, xs_shapes: Any) -> Any:
+def einsum_xs(g: Any, others: Any, subscripts: str, k: int, xs_shapes: Any, xs_dtypes: Any) -> Any:
     terms, output = _split(subscripts)
     sizes = {label: 1 for label in subscripts}
     for term, shape in zip(terms, xs_shapes, strict=True):
@@ -120,7 +135,7 @@ def einsum_xs(g: Any, others: Any, subscripts: str, k: int, xs_shapes: Any) -> A
             for label, n in zip(term, shape, strict=True):
                 found[label] = n if n != 1 else found.get(label, 1)
     target = ""
-    real = real_dtype(g.dtype)
+    real = real_dtype(xs_dtypes[k])
     fresh = (label for label in string.ascii_letters if label not in sizes)
     for label, n in zip(terms[k], xs_shapes[k], strict=True):
         if label in target:  # a diagonal: zero off it
@@ -168,6 +183,7 @@ def embed_diagonal_x(g: Any, offset: int, axis1: int, axis2: int) -> Any:
 
 MATMUL = operation(matmul_forward, a=matmul_a, b=matmul_b)
 TENSORDOT = operation(tensordot_forward, a=tensordot_a, b=tensordot_b)
+OUTER = operation(outer_forward, a=outer_a, b=outer_b)
 VECDOT = operation(vecdot_forward, a=vecdot_a, b=vecdot_b)
 EINSUM = operation(einsum_forward, xs=einsum_xs)
 DIAGONAL = operation(diagonal_forward, x=diagonal_x, linear=True)
@@ -237,12 +253,12 @@ if hasattr(np, "matvec"):  # NumPy 2.2
 @binds(np.outer, np.linalg.outer)
 def outer(a: Any, b: Any, out: Any = None) -> Any:
     refuse_out("np.outer", out)
-    return apply(TENSORDOT, np.ravel(array(a)), np.ravel(array(b)), axes=((), ()))
+    return apply(OUTER, np.ravel(array(a)), np.ravel(array(b)))
 
 
 def multiply_outer(a: Any, b: Any) -> Any:
     """Return all products of an element of `a` and one of `b`, in any number of dimensions."""
-    return apply(TENSORDOT, array(a), array(b), axes=((), ()))
+    return apply(OUTER, array(a), array(b))
 
 
 BINDINGS[np.multiply, "outer"] = multiply_outer  # type: ignore[index]
@@ -344,7 +360,8 @@ def multi_dot(arrays: Any, *, out: Any = None) -> Any:
         terms[-1] = letters[len(xs) - 1]
     output = (letters[0] if xs[0].ndim == 2 else "") + (letters[-1] if xs[-1].ndim == 2 else "")
     optimize = "optimal" if len(xs) < 6 else "greedy"
-    return apply(EINSUM, *xs, subscripts=f"{','.join(terms)}->{output}", optimize=optimize)
+    result = apply(EINSUM, *xs, subscripts=f"{','.join(terms)}->{output}", optimize=optimize)
+    return result if output else np.positive(result)  # a number, as NumPy's
 
 
 @binds(np.diagonal)

@@ -77,9 +77,9 @@ def _matrix_norm(x: Any, order: Any, axes: Any, keepdims: Any) -> Any:
     if order not in (1, -1, np.inf, -np.inf):
         raise ValueError("Invalid norm order for matrices.")
     inner, outer = axes if abs(order) == 1 else axes[::-1]
-    sums = np.sum(np.absolute(x), axis=inner, keepdims=True)
-    extreme = (np.max if order > 0 else np.min)(sums, axis=outer, keepdims=True)
-    return extreme if keepdims else np.squeeze(extreme, axes)
+    sums = np.sum(np.absolute(x), axis=inner, keepdims=keepdims)
+    place = outer if keepdims or outer < inner else outer - 1
+    return (np.max if order > 0 else np.min)(sums, axis=place, keepdims=keepdims)
 
 
 @binds(np.linalg.norm)

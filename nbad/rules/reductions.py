@@ -20,8 +20,7 @@ from nbad.trace import apply, cast, is_traced, plain
 
 Shape = tuple[int, ...]
 
-#: What NumPy has as the default of keepdims=, initial= and where=.
-ABSENT: Any = np._NoValue
+ABSENT: Any = np._NoValue  # NumPy's default of keepdims=, initial= and where=
 
 
 def kept_shape(shape: Shape, axis: Shape) -> Shape:
@@ -41,7 +40,7 @@ def real_dtype(dtype: Any) -> Any:
 
 def conjugate(x: Any) -> Any:
     """Return the conjugate of `x`, and `x` itself where it is real (NumPy's function copies it)."""
-    return np.conjugate(x) if x.dtype.kind == "c" else x
+    return x.conjugate() if np.iscomplexobj(x) else x
 
 
 def turned(x: Any, axis: int) -> Any:
