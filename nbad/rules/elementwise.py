@@ -442,8 +442,7 @@ def angle(z: Any, deg: bool = False) -> Any:
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
     if not copy:
         raise NoRuleError.of("np.nan_to_num with copy=False", at=user_line(), instead="Leave it out.")
-    value = plain(x)
-    return np.where(np.isfinite(value), x, np.nan_to_num(value, nan=nan, posinf=posinf, neginf=neginf))
+    return np.where(np.isfinite(plain(x)), x, np.nan_to_num(plain(x), nan=nan, posinf=posinf, neginf=neginf))
 
 
 @binds(np.copy)
@@ -451,7 +450,7 @@ def copy(a: Any, order: str = "K", subok: bool = False) -> Any:
     return np.positive(a)
 
 
-@binds(np.ndarray.astype)
+@binds(np.ndarray.astype, np.astype)
 def astype(
     x: Any, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True
 ) -> Any:
@@ -463,18 +462,20 @@ def astype(
     return apply(ASTYPE, np.real(x) if kind.kind == "f" else x, dtype=kind.str)
 
 
-BINDINGS[np.astype] = astype
-
-
 @binds(np.real_if_close)
 def real_if_close(a: Any, tol: float = 100) -> Any:
     return np.positive(a) if np.iscomplexobj(np.real_if_close(plain(a), tol)) else np.real(a)
 
 
 @binds(np.sinc)
-def sinc(x: Any) -> Any:  # at 0 the value and the derivative, but not the second derivative
-    y = np.pi * np.where(plain(x) == 0, 1.0e-20, x)
-    return np.sin(y) / y
+def sinc(x: Any) -> Any:
+    y = np.pi * x
+    near = np.abs(plain(y)) < 0.5
+    series = 1.0  # by Horner's rule: sum of (-1)^n y^2n / (2n + 1)!, smooth at 0 where the quotient is not
+    for n in range(9, 0, -1):
+        series = 1 - series * (y * y) / (2 * n * (2 * n + 1))
+    y = np.where(near, 1.0, y)
+    return np.where(near, series, np.sin(y) / y)
 
 
 def outer(ufunc: np.ufunc, a: Any, b: Any) -> Any:
