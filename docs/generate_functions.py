@@ -49,7 +49,9 @@ def public_names() -> dict[Any, list[str]]:
             if callable(function) and not isinstance(function, type) and not name.startswith("_"):
                 names = found.setdefault(function, [])
                 full = f"{prefix}.{name}"
-                names.insert(0 if name == getattr(function, "__name__", "") and not names else len(names), full)
+                names.insert(
+                    0 if name == getattr(function, "__name__", "") and not names else len(names), full
+                )
     for function, names in found.items():
         names.sort(key=lambda full: (full.rpartition(".")[2] != getattr(function, "__name__", ""), full))
     return found
@@ -92,9 +94,7 @@ def reads_of(op: Op) -> str:
 def place_of(op: Op) -> str:
     """Return where the sweep runs the pullbacks of an op."""
     if op.elementwise:
-        ready = [
-            dtype.name for code, dtype in enumerate(DTYPES) if PROGRAMS.translate(op, code) == READY
-        ]
+        ready = [dtype.name for code, dtype in enumerate(DTYPES) if PROGRAMS.translate(op, code) == READY]
         return f"blocks: {', '.join(ready)}" if ready else "host step"
     if op.name in ("sum_all", "reshape"):
         return "in the loop"
@@ -127,15 +127,21 @@ def page() -> str:
     lines += table(("method", "of"), rows)
     lines += ["## Without derivative", "", "They return plain arrays; nothing is recorded.", ""]
     lines += table(
-        ("function", "other spellings"), sorted((f"`{n[0]}`", also(n)) for f, n in names.items() if f in CONSTANT)
+        ("function", "other spellings"),
+        sorted((f"`{n[0]}`", also(n)) for f, n in names.items() if f in CONSTANT),
     )
     lines += ["## Refused", "", "They raise `NoRuleError`, which says what to use instead.", ""]
     refused = sorted((f"`{n[0]}`", BINDINGS[f].args[1]) for f, n in names.items() if is_refused(f))
     lines += table(("function", "instead"), refused)
     lines += ["## Rows of the op table", ""]
-    lines += ["What the functions above are made of: the operands, what the tape keeps for the pullback of each, and where", ""]
+    lines += [
+        "What the functions above are made of: the operands, what the tape keeps for the pullback of each, and where",
+        "",
+    ]
     lines[-2] += " the sweep runs it."
-    rows = [(f"`{op.name}`", reads_of(op), ", ".join(s.name for s in op.shared), place_of(op)) for op in TABLE]
+    rows = [
+        (f"`{op.name}`", reads_of(op), ", ".join(s.name for s in op.shared), place_of(op)) for op in TABLE
+    ]
     lines += table(("op", "kept for", "shared values", "pullbacks run in"), sorted(rows))
     return HEAD + "\n".join(lines).rstrip() + "\n"
 

@@ -47,9 +47,7 @@ def run_session(code: str, line: int, name: str, names: dict[str, Any]) -> str:
     """Run a block with prompts and return what differed."""
     test = doctest.DocTestParser().get_doctest(code, names, name, name, line - 1)
     report = io.StringIO()
-    doctest.DocTestRunner(optionflags=OPTIONS, verbose=False).run(
-        test, out=report.write, clear_globs=False
-    )
+    doctest.DocTestRunner(optionflags=OPTIONS, verbose=False).run(test, out=report.write, clear_globs=False)
     names.update(test.globs)
     return report.getvalue()
 
@@ -84,9 +82,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         if "://" in target:
             continue
         found = (page.parent / path).resolve() if path else page
-        if not found.is_file():
-            broken.append(target)
-        elif anchor and anchor not in anchors_of(found):
+        if not found.is_file() or (anchor and anchor not in anchors_of(found)):
             broken.append(target)
     assert broken == []
 
@@ -113,7 +109,7 @@ def rows_of(table: str) -> dict[str, str]:
     for line in table.splitlines():
         if line.startswith("| `"):
             cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-            rows[cells[0]] = " | ".join(cell for cell in cells[1:] if not cell.startswith("also "))
+            rows[cells[0]] = " | ".join(cell for cell in cells[1:] if cell and not cell.startswith("also "))
     return rows
 
 
@@ -125,7 +121,9 @@ def test_the_table_of_functions_is_not_stale() -> None:
     ).stdout  # fmt: skip
     now, then = rows_of(made), rows_of(FUNCTIONS.read_text(encoding="utf-8"))
     # Functions that this NumPy does not have are in no table of this process.
-    known = {name: row for name, row in then.items() if not name.startswith("`np.") or exists(name.strip("`"))}
+    known = {
+        name: row for name, row in then.items() if not name.startswith("`np.") or exists(name.strip("`"))
+    }
     assert len(now) > 200
     assert now == known, "run: python docs/generate_functions.py"
 
@@ -146,5 +144,11 @@ def test_a_wrong_page_is_found() -> None:
 
 
 def test_names_live_as_long_as_their_page() -> None:
-    text = "```python\nx = 1\n```\n\n```python\n>>> x + 1\n2\n>>> y = 3\n```\n\n```python\nprint(x + y)\n```\n\n```output\n4\n```\n"
+    blocks = [
+        ("python", "x = 1"),
+        ("python", ">>> x + 1\n2\n>>> y = 3"),
+        ("python", "print(x + y)"),
+        ("output", "4"),
+    ]
+    text = "\n".join(f"```{language}\n{content}\n```\n" for language, content in blocks)
     assert run_page(text, "page") == []
