@@ -194,7 +194,7 @@ def _binary(function: Callable[[Any, Any], Any], op: Op, a: Any, b: Any) -> Any:
         tape = a._tape
         if kind_b is Traced:
             if b._tape is not tape:
-                return apply(op, a, b)
+                return _apply(op, (a, b), {}, function)
             varied, va, vb = 3, a._value, b._value
         elif kind_b is float or kind_b is int or (kind_b is _ndarray and b.dtype.kind in "fciub"):
             varied, va, vb = 1, a._value, b
@@ -312,7 +312,7 @@ def _operands(function: Callable[..., Any], op: Op, a: Any, b: Any) -> Any:
     a, b = operand(a), operand(b)
     if type(a) in (float, complex) and type(b) in (float, complex):
         return function(a, b)
-    return apply(op, a, b)
+    return _apply(op, (a, b), {}, function)
 
 
 def _ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -383,6 +383,13 @@ def apply(op: Op, *operands: Any, **attributes: Any) -> Any:
     Traced or ndarray or tuple of these
         The output; a tuple for an op with several outputs.
     """
+    return _apply(op, operands, attributes, None)
+
+
+def _apply(
+    op: Op, operands: tuple[Any, ...], attributes: Mapping[str, Any], function: Callable[..., Any] | None
+) -> Any:
+    """Run `op`, by `function` if it is a Python operator: that one leaves Python scalars what they are."""
     tape: Tape | None = None
     for x in operands:
         if type(x) is Traced and (tape is None or x._tape.level > tape.level):
@@ -404,7 +411,10 @@ def apply(op: Op, *operands: Any, **attributes: Any) -> Any:
         keep = op.keep_variadic(varied, len(operands))
     else:
         keep = op.keep(sum(1 << k for k in varied))
-    y, shared = run_forward(op, values, attributes, keep.shared)
+    if function is None:
+        y, shared = run_forward(op, values, attributes, keep.shared)
+    else:
+        y, shared = function(*values), ()
     outputs = y if op.outputs > 1 else (y,)
     return _append(tape, op, operands, values, 0, keep, outputs, attributes, shared)
 
@@ -423,7 +433,7 @@ def _append(
     """Append one node and return its traced output (or outputs)."""
     results = []
     frame = user_frame()
-    line = _line(tape, frame) if frame is not None else -1
+    line = tape.line_of(frame.f_code, frame.f_lasti) if frame is not None else -1
     if op.attributes:
         try:
             values_of = tuple(attributes[name] for name in op.attributes)
