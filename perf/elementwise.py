@@ -130,7 +130,7 @@ def main() -> int:
     size = 1 << 12 if options.quick else options.size
     for dtype in ("float64", "float32") if options.dtype == "both" else (options.dtype,):
         x = np.random.default_rng(1).normal(size=size).astype(dtype)
-        rtol = 1e-10 if dtype == "float64" else 1e-4
+        rtol = 1e-10 if dtype == "float64" else 1e-5
         print(f"{dtype}: gradients must agree to {rtol:.0e} of their largest element\n")
         contestants = [
             Contestant("NumPy by hand", lambda x=x: numpy_gradient(x)),

@@ -144,7 +144,7 @@ def main() -> int:
     # and its blurred version, the gradient, does not vanish.
     v /= math.fsum(v.ravel())
     m *= 0.5
-    rtol = 1e-10 if options.dtype == "float64" else 1e-3
+    rtol = 1e-10 if options.dtype == "float64" else 1e-5
     print(f"gradients must agree to {rtol:.0e} of their largest element\n")
 
     size = "x".join(map(str, shape))
