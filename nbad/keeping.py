@@ -58,6 +58,14 @@ def run_forward(
     return op.forward(*values, **attributes, **extra), tuple((i, memo[i]) for i in wanted)
 
 
+def shared_values(
+    op: Op, values: Any, attributes: Mapping[str, Any], wanted: tuple[int, ...]
+) -> tuple[tuple[int, Any], ...]:
+    """Return the `wanted` shared values of `op` as (position, value) pairs."""
+    memo: dict[int, Any] = {}
+    return tuple((i, _shared_at_forward(op, i, values, attributes, memo)) for i in wanted)
+
+
 def _shared_at_forward(
     op: Op, i: int, values: Any, attributes: Mapping[str, Any], memo: dict[int, Any]
 ) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nbad.errors import EscapedTraceError, NoRuleError, RuleError
-from nbad.keeping import keep_constant, keep_value, operand, run_forward
+from nbad.keeping import keep_constant, keep_value, operand, run_forward, shared_values
 from nbad.kernels.forward import elementwise_forward
 from nbad.methods import ArrayMethods, user_frame, user_line
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op
@@ -411,10 +411,15 @@ def _apply(
         keep = op.keep_variadic(varied, len(operands))
     else:
         keep = op.keep(sum(1 << k for k in varied))
-    if function is None:
-        y, shared = run_forward(op, values, attributes, keep.shared)
+    shared: tuple[tuple[int, Any], ...] = ()
+    if function is not None:
+        y = function(*values)
+    elif op.shared and any(type(v) is Traced for v in values):
+        # An outer call is watching: it records this operation too, not what the forward does inside.
+        shared = shared_values(op, values, attributes, keep.shared)
+        y = _apply(op, tuple(values), attributes, None)
     else:
-        y, shared = function(*values), ()
+        y, shared = run_forward(op, values, attributes, keep.shared)
     outputs = y if op.outputs > 1 else (y,)
     return _append(tape, op, operands, values, 0, keep, outputs, attributes, shared)
 
