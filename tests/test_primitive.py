@@ -41,7 +41,8 @@ def back(x: Any, n: int) -> Any:
 def noted(name: str, value: np.ndarray) -> np.ndarray:
     """Count a value and remember whether it lives."""
     COUNT[name] += 1
-    ALIVE[name] = weakref.ref(value)
+    if isinstance(value, np.ndarray):
+        ALIVE[name] = weakref.ref(value)
     return value
 
 
@@ -761,6 +762,36 @@ def test_shared_values_at_second_order() -> None:
         return np.asarray(np.cos(x))
 
     check_grads(cosine, (U,), order=3)
+
+
+def test_transforms_at_second_order() -> None:
+    def first(u: Any) -> Any:
+        return nbad.grad(loss)(u, V)
+
+    COUNT.clear()
+    gradient = nbad.grad(lambda u: np.sum(first(u) ** 2))(U)
+    matrix = 2 * dense(V).T @ dense(V)
+    np.testing.assert_allclose(gradient, 2 * matrix @ (matrix @ U), rtol=1e-9)
+    # Both recordings run the forward once together; each makes the spectrum of v that it keeps.
+    assert COUNT["conv"] == 1
+    assert COUNT["u_hat"] == 1
+    assert COUNT["v_hat"] == 2
+    assert COUNT["conv_v"] == 0
+
+
+def test_a_shared_value_for_the_forward_alone_never_sees_a_traced_value() -> None:
+    def spectrum_of(x):
+        assert type(x) is np.ndarray
+        return np.fft.rfft(x)
+
+    def of_x(g, x):
+        return 2.0 * g * x
+
+    @nbad.primitive(shared={"spectrum_of": spectrum_of}, x=of_x)
+    def power_of(x, *, spectrum_of):
+        return np.fft.irfft(spectrum_of, x.shape[-1]) ** 2
+
+    check_grads(power_of, (U,), order=2)
 
 
 def test_a_rule_that_is_not_numpy_is_first_order_only_and_says_so() -> None:
