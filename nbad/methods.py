@@ -216,6 +216,10 @@ class ArrayMethods:
         order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else (axes or None)
         return np.transpose(self, order)
 
+    def compress(self, condition: Any, axis: Any = None) -> Any:
+        """Return the slices for which `condition` holds."""
+        return np.compress(condition, self, axis)
+
     def flatten(self, order: Any = "C") -> Any:
         """Return the elements as one dimension."""
         return np.ravel(self, order)
@@ -241,7 +245,6 @@ for _name in (
     "argpartition",
     "argsort",
     "clip",
-    "compress",
     "cumprod",
     "cumsum",
     "diagonal",

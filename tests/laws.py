@@ -526,10 +526,15 @@ def _swapped(x: np.ndarray) -> np.ndarray:
     return x.astype(x.dtype.newbyteorder(">"))
 
 
+def fortran_order(x):
+    """Return x in Fortran order; a 0-d array stays one, which np.asfortranarray does not promise."""
+    return np.asarray(x, order="F")
+
+
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "strided": _strided,
     "negative strides": _reversed,
-    "Fortran order": np.asfortranarray,
+    "Fortran order": fortran_order,
     "big-endian": _swapped,
 }
 
