@@ -13,6 +13,7 @@ array([18., 18., 18., 18.])
 
 from importlib.metadata import PackageNotFoundError, version
 
+from nbad import testing
 from nbad.control import config, get_threads, set_threads, warmup
 from nbad.errors import (
     DetachError,
@@ -64,6 +65,7 @@ __all__ = [
     "report",
     "set_threads",
     "stop_gradient",
+    "testing",
     "value_and_grad",
     "vjp",
     "warmup",

@@ -11,6 +11,7 @@ import numpy as np
 
 from nbad._jit import jit
 from nbad.frame import bind_arrays, view_i1, view_i2, view_i4, view_i8
+from nbad.keeping import root_of
 from nbad.table import TABLE, Keep, Op
 from nbad.tape import Frozen
 
@@ -231,12 +232,16 @@ def release_unread(frozen: Frozen, activity: Activity) -> None:
 
 def kept_bytes(frozen: Frozen) -> tuple[int, int]:
     """Return (bytes of kept values that belong to the tape, bytes of the caller's own arrays that it refers to)."""
+    made: set[int] = set()  # slots that operations made; the others are inputs and constants
+    for node in range(frozen.nodes):
+        code, out = frozen.op[node], int(frozen.out_start[node])
+        made.update(range(out, out + int(TABLES.outputs[code]) + int(TABLES.hidden[code])))
     own: dict[int, int] = {}
     borrowed: dict[int, int] = {}
     for slot in np.flatnonzero(frozen.ref).tolist():
         value = frozen.tape.objects[slot]
         if isinstance(value, np.ndarray):
-            lent = slot in frozen.tape.watched or slot < frozen.tape.inputs
+            lent = slot not in made or id(root_of(value)) in frozen.tape.roots
             (borrowed if lent else own)[value.__array_interface__["data"][0]] = value.nbytes
         elif isinstance(value, tuple):
             own[slot] = sum(v.nbytes for v in value if isinstance(v, np.ndarray))

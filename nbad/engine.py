@@ -322,10 +322,12 @@ class Sweep:
         frozen = self.frozen
         op = TABLE[frozen.op[node]]
         out = int(frozen.out_start[node])
-        members = [self.cotangent(out + i) for i in range(op.outputs)]
+        g: Any = self.cotangent(out)
+        if op.outputs > 1:
+            g = tuple(self.cotangent(out + i) for i in range(op.outputs))
         asked = self.activity.asked(frozen, node)
         edges = frozen.edges(node)
-        for k, value in pull_node(op, frozen, node, members if op.outputs > 1 else members[0], asked, edges):
+        for k, value in pull_node(op, frozen, node, g, asked, edges):
             self.counts[8 * op.opcode + min(k, 7)] += 1
             if value is not None:
                 self.accumulate(edges[k], value, op.name, op.operands[0 if op.variadic else k], node)

@@ -125,8 +125,7 @@ class NonScalarOutputError(NbadError, TypeError):
             return cls(
                 f"{transform}: the function returned an array of shape {tuple(shape)}, not one real number",
                 at=at,
-                fix="Reduce it, for instance with .sum(), or use nbad.vjp with a cotangent of that shape, "
-                "or nbad.jacobian for all derivatives.",
+                fix="Reduce it, for instance with .sum(), or use nbad.vjp with a cotangent of that shape.",
             )
         if np.dtype(dtype).kind == "c":
             return cls(
@@ -187,7 +186,7 @@ class InputTypeError(NbadError, TypeError):
             what, fix = f"a Python {type(value).__name__}", "Pass float(x), or leave it out of wrt."
         else:
             what = f"of type {type(value).__module__}.{type(value).__qualname__}"
-            fix = "Pass an array or a float, or make its class a container with nbad.tree.register."
+            fix = "Pass an array or a float, or make its class a container with nbad.register."
         return cls(f"cannot differentiate with respect to {argument}: it is {what}", at=at, fix=fix)
 
 

@@ -31,13 +31,23 @@ def operand(value: Any) -> Any:
     if issubclass(kind, ArrayMethods) or kind in (float, int, complex, bool):
         return value
     if isinstance(value, (np.ma.MaskedArray, np.matrix)):
-        raise InputTypeError.of("an operation on traced values", value, at=user_line())
+        raise _unfit(value)
     array = value if kind is _ndarray else np.asarray(value)
     if array.dtype.kind not in "fciub":
         if array.dtype.names is not None or array.dtype.kind == "O":
-            raise InputTypeError.of("an operation on traced values", array, at=user_line())
+            raise _unfit(array)
         raise TypeError(f"unsupported operand of dtype {array.dtype} for an operation on traced values")
     return array
+
+
+def _unfit(value: Any) -> InputTypeError:
+    described = InputTypeError.of("it", value)
+    what = described.what.partition(": it is ")[2]
+    return InputTypeError(
+        f"an operation on traced values was given {what}, which has no gradient",
+        at=user_line(),
+        fix=described.fix,
+    )
 
 
 def run_forward(
@@ -94,14 +104,13 @@ def _primal(op: Op, read: Read, values: Any, attributes: Mapping[str, Any], memo
     return tuple(np.result_type(v) for v in values)
 
 
-def keep_value(tape: Tape, slot: int, value: Any, line: int) -> None:
+def keep_value(tape: Tape, slot: int, value: Any, line: int, watch: bool = False) -> None:
     """Keep the value of `slot` for the sweep; watch it where the caller can reach its memory."""
     kind = type(value)
     if kind is _ndarray:
         tape.objects[slot] = value
         tape.ref[slot] = id(value)
-        base = value.base
-        if slot < tape.inputs or (base is not None and (not is_recycled(value) or _is_root(tape, base))):
+        if watch or slot < tape.inputs or (value.base is not None and _is_callers(tape, value)):
             tape.watched[slot] = (fingerprint(value), line)
     elif issubclass(kind, ArrayMethods):
         tape.objects[slot] = value
@@ -110,9 +119,17 @@ def keep_value(tape: Tape, slot: int, value: Any, line: int) -> None:
         tape.keep_scalar(slot, value)
 
 
-def _is_root(tape: Tape, base: Any) -> bool:
-    """Return whether a base, or the base of that, is the memory of an asked-for input."""
-    return id(base) in tape.roots or id(getattr(base, "base", None)) in tape.roots
+def root_of(array: Any) -> Any:
+    """Return the object that owns the memory of an array: an array of its own, or whatever lent it."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array
+
+
+def _is_callers(tape: Tape, view: np.ndarray) -> bool:
+    """Return whether the caller can reach the memory of a view: that of an input, a constant, or a foreign buffer."""
+    root = root_of(view)
+    return id(root) in tape.roots or not (type(root) is _ndarray or is_recycled(view))
 
 
 def keep_constant(tape: Tape, value: Any, line: int) -> int:
@@ -146,4 +163,6 @@ def check_watched(tape: Tape, slots: Any) -> None:
     for slot in slots:
         before, line = tape.watched[slot]
         if fingerprint(tape.objects[slot]) != before:
-            raise MutationError.of("the operation that uses it", "an array", at=where(*tape.position(line)))
+            raise MutationError.of(
+                "the operation at the line below", "an array", at=where(*tape.position(line))
+            )

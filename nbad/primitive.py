@@ -231,6 +231,7 @@ def primitive(
             raise RuleError(f"{title}: more than {_MOST_SHARED} shared values")
         forward = _Forward(function, title, outputs)
         op = add_row(forward, rules, name=title, shared=values, outputs=outputs)
+        op.foreign = True
         for operand_name in op.operands:
             if operand_name in _OPTIONS:
                 raise RuleError.reserved(title, operand_name, _OPTIONS)

@@ -123,6 +123,7 @@ class Op:
     kernel: Kernel | None = None
     metadata: bool = False  # a rule reads shapes or dtypes of operands, so constants need a slot too
     hidden: tuple[int, ...] = ()  # positions in `shared` of the values made at forward time
+    foreign: bool = False  # the user's: its outputs may live in memory that he holds
     #: for ops of one or two operands, by the bitmask of varied operands: whether a, b and y are kept
     fast: tuple[tuple[bool, bool, bool], ...] = ()
     _keep: dict[int, Keep] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """The tape: what was done, as typed arrays.
 
-Owns the growable arrays, the interning of shapes and source lines, the codec of attributes, freezing and
-validation. Knows nothing of rules: an op is its opcode here.
+Owns the growable arrays, the interning of shapes and source lines, the codec of attributes, and freezing.
+Knows nothing of rules: an op is its opcode here.
 
 Layout (structure of arrays; nothing here refers to a Python object, except `Tape.objects`, which only keeps alive
 what `ref` points to):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nbad.errors import EscapedTraceError, NoRuleError, RuleError
-from nbad.keeping import keep_constant, keep_value, operand, run_forward, shared_values
+from nbad.keeping import keep_constant, keep_value, operand, root_of, run_forward, shared_values
 from nbad.kernels.forward import elementwise_forward
 from nbad.methods import ArrayMethods, user_frame, user_line
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op
@@ -70,11 +70,8 @@ class Traced(ArrayMethods):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         """Refuse: a traced value cannot be written in place."""
-        raise NoRuleError.of(
-            "in-place assignment to a traced value",
-            at=user_line(),
-            instead="Build the new array with np.where or np.concatenate.",
-        )
+        instead = "Build the new array with np.where or np.concatenate."
+        raise NoRuleError.of("in-place assignment to a traced value", at=user_line(), instead=instead)
 
     def __add__(self, other: Any) -> Any:
         return _binary(operator.add, _ADD, self, other)
@@ -183,7 +180,7 @@ def is_traced(value: Any) -> bool:
 
 
 def _escaped(value: Traced) -> EscapedTraceError:
-    return EscapedTraceError.of(f"a traced value of shape {value.shape}", at=user_line())
+    return EscapedTraceError.of("an operation", at=user_line())
 
 
 def _binary(function: Callable[[Any, Any], Any], op: Op, a: Any, b: Any) -> Any:
@@ -325,9 +322,7 @@ def _ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[s
         kwargs.pop("order", None)
         kwargs.pop("subok", None)
         if kwargs.pop("where", True) is not True or kwargs:
-            raise NoRuleError.of(
-                f"np.{ufunc.__name__} with where= or signature=", at=user_line(), instead="Use np.where."
-            )
+            raise _no_rule(ufunc, f" with {', '.join(kwargs) or 'where'}=", "Use np.where for where=.")
         if ufunc in BINDINGS:
             result = BINDINGS[ufunc](*inputs)
         elif ufunc in CONSTANT:
@@ -337,26 +332,27 @@ def _ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[s
                 inputs = tuple(cast(operand(x), np.dtype(dtype)) for x in inputs)
             return apply(UFUNCS[ufunc], *(operand(x) for x in inputs))
         else:
-            raise NoRuleError.of(f"np.{ufunc.__name__}", at=user_line())
+            raise _no_rule(ufunc)
         return result if dtype is None else cast(result, np.dtype(dtype))
-    key = (ufunc, method)
-    binding = BINDINGS.get(key)  # type: ignore[call-overload]
+    binding = BINDINGS.get((ufunc, method))  # type: ignore[call-overload]
     if binding is not None:
         return binding(*inputs, **kwargs)
     if ufunc in CONSTANT:
         return getattr(ufunc, method)(*plain_tree(inputs), **plain_tree(kwargs))
-    raise NoRuleError.of(f"np.{ufunc.__name__}.{method}", at=user_line())
+    raise _no_rule(ufunc, f".{method}")
 
 
 def _no_out(ufunc: np.ufunc, kwargs: dict[str, Any]) -> dict[str, Any]:
     out = kwargs["out"]
     if all(o is None for o in out):
         return {key: value for key, value in kwargs.items() if key != "out"}
-    raise NoRuleError.of(
-        f"np.{ufunc.__name__} with out= (or an in-place operator on a plain array)",
-        at=user_line(),
-        instead="Write y = y + x, which makes a new array.",
-    )
+    form = " with out= (or an in-place operator on a plain array)"
+    raise _no_rule(ufunc, form, "Take the new array that it returns: y = np.exp(x), y = y + x.")
+
+
+def _no_rule(ufunc: np.ufunc, form: str = "", instead: str | None = None) -> NoRuleError:
+    package = "np." if getattr(np, ufunc.__name__, None) is ufunc else ""
+    return NoRuleError.of(f"{package}{ufunc.__name__}{form}", at=user_line(), instead=instead)
 
 
 def cast(value: Any, dtype: np.dtype[Any]) -> Any:
@@ -455,6 +451,8 @@ def _append(
             if k in kept and not tape.ref[slot]:
                 keep_value(tape, slot, values[k], line)
         else:
+            if type(x) is _ndarray and not op.elementwise:
+                tape.roots.add(id(root_of(x)))  # an output may be a view of it
             if k in kept:
                 slot = keep_constant(tape, x, line)
             else:
@@ -469,14 +467,16 @@ def _append(
             tape.nested = True
         slot = tape.add_slot(_dtype(y), np.shape(y))
         if keep.output:
-            keep_value(tape, slot, y, line)
+            keep_value(tape, slot, y, line, watch=op.foreign)
         results.append(Traced(y, slot, tape) if y.__class__ is not _ndarray or y.dtype.kind in "fc" else y)
     if op.hidden:
         made = dict(shared)
         for i in op.hidden:
             value: Any = made.get(i)
             hidden = isinstance(value, (np.ndarray, Traced))
-            slot = tape.add_slot(value.dtype if hidden else np.dtype(np.float64), value.shape if hidden else ())
+            slot = tape.add_slot(
+                value.dtype if hidden else np.dtype(np.float64), value.shape if hidden else ()
+            )
             if value is not None:
                 tape.objects[slot] = value
                 tape.ref[slot] = id(value) if hidden else 1

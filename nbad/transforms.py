@@ -17,6 +17,7 @@ from nbad.activity import TABLES, Activity, kept_bytes, release_unread
 from nbad.engine import Sweep
 from nbad.errors import DetachError, InputTypeError, NonScalarOutputError, WrtError
 from nbad.higher import sweep_traced
+from nbad.keeping import root_of
 from nbad.kernels.hashing import fingerprint
 from nbad.methods import user_line
 from nbad.packing import check_differentiable
@@ -48,9 +49,7 @@ class _Recording:
                 value = value.view(np.ndarray)  # np.memmap and the like: same memory, plain type
             dtype = np.result_type(type(value)) if type(value) in (float, complex) else value.dtype
             traced.append(Traced(value, tape.add_slot(dtype, np.shape(value)), tape))
-            base = getattr(value, "base", None)
-            if base is not None:
-                tape.roots.update((id(value), id(base)))
+            tape.roots.add(id(root_of(value)))
         try:
             args, kwargs = substitute(asked, listed, traced)
             result = function(*args, **kwargs)
@@ -130,6 +129,9 @@ def _read_wrt(
         for leaf in listed:
             if not is_traced(leaf.value):
                 check_differentiable(leaf.text, leaf.value)
+        for entry, row in zip(asked.entries, indices, strict=True):
+            if not row and tree.select(asked.value(entry.argument), entry.path) is None:
+                raise InputTypeError.of(asked.text(*entry), None)
     except (InputTypeError, WrtError) as error:
         raise type(error)(f"{name}: {error.what}", at=error.at or user_line(), fix=error.fix) from None
     return asked, listed, indices
@@ -137,20 +139,13 @@ def _read_wrt(
 
 def _watch_given(frozen: Frozen, given: list[Any]) -> None:
     """Watch the kept arrays whose memory the caller gets: he may write into it before the sweep."""
-    roots = {id(_root(leaf)) for leaf in given if isinstance(leaf, np.ndarray)}
+    roots = {id(root_of(leaf)) for leaf in given if isinstance(leaf, np.ndarray)}
     watched = frozen.tape.watched
     for slot in np.flatnonzero(frozen.ref).tolist() if roots else ():
         kept = frozen.tape.objects[slot]
-        if type(kept) is np.ndarray and slot not in watched and id(_root(kept)) in roots:
+        if type(kept) is np.ndarray and slot not in watched and id(root_of(kept)) in roots:
             node = int(np.searchsorted(frozen.out_start, slot, side="right")) - 1
             watched[slot] = fingerprint(kept), int(frozen.tape.line[node]) if node >= 0 else -1
-
-
-def _root(array: Any) -> Any:
-    """Return the object that owns the memory of an array."""
-    while isinstance(array, np.ndarray) and array.base is not None:
-        array = array.base
-    return array
 
 
 def _sweep(frozen: Frozen, activity: Activity, seeds: dict[int, Any], count: int) -> list[Any]:

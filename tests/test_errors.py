@@ -72,7 +72,7 @@ def test_where_without_source() -> None:
 @pytest.mark.parametrize(
     ("output", "parts"),
     [
-        (np.zeros((2, 3)), ["shape (2, 3)", "nbad.vjp", "nbad.jacobian", ".sum()"]),
+        (np.zeros((2, 3)), ["shape (2, 3)", "nbad.vjp", ".sum()"]),
         (np.zeros(1), ["shape (1,)"]),
         (np.complex128(1j), ["complex128", "real part"]),
         (1j, ["complex128", "real part"]),

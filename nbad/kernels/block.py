@@ -279,7 +279,7 @@ def _compile(kernel: Kernel, dtype_code: int, symbol: str) -> Any:
     # Only strings and numbers in the closure: with anything else in it the disk cache never hits.
     name = kernel.name
 
-    def block(n, a, b, c, out):  # type: ignore[no-untyped-def]  # typed by the signature
+    def block(n, a, b, c, out):
         return _run_block(name, dtype_code, symbol, n, a, b, c, out)
 
     # The name decides the cache file, so it says everything that the code depends on.

@@ -265,8 +265,8 @@ def clear() -> None:
 
 def is_recycled(array: np.ndarray[Any, Any]) -> bool:
     """Return whether the memory of `array` is a block of the pool (a view of one counts)."""
-    base = array.base
-    return type(base) is _Owner or type(getattr(base, "base", None)) is _Owner
+    base: Any = array.base
+    return isinstance(base, _Owner) or isinstance(getattr(base, "base", None), _Owner)
 
 
 def is_alone(array: np.ndarray[Any, Any]) -> bool:
@@ -278,9 +278,7 @@ def is_alone(array: np.ndarray[Any, Any]) -> bool:
         return True
     if sys.getrefcount(array.base) != _SINGLE_BASE:
         return False
-    if type(array.base) is _Owner:
-        return True
-    return type(array.base) is np.ndarray and is_alone(array.base)
+    return isinstance(array.base, _Owner) or (type(array.base) is np.ndarray and is_alone(array.base))
 
 
 def _count_single_base() -> int:

@@ -82,7 +82,9 @@ def places_of(xs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(np.array(i) for i in xs[1:])
 
 
-def gather_xs(g: Any, places: tuple[Any, ...], xs_shapes: Any, template: tuple[Any, ...], unique: bool) -> Any:
+def gather_xs(
+    g: Any, places: tuple[Any, ...], xs_shapes: Any, template: tuple[Any, ...], unique: bool
+) -> Any:
     return apply(SCATTER_ADD, g, *places, template=template, unique=unique, shape=xs_shapes[0])
 
 
@@ -142,8 +144,12 @@ def basic(index: Any) -> tuple[Any, ...] | None:
         if kind is slice:
             item = slice(*(i if i is None else operator.index(i) for i in (item.start, item.stop, item.step)))
         elif kind is Traced:
-            raise DetachError.of("an index", at=user_line(), instead="Indices are integers: use np.rint(x).astype(int).")
-        elif isinstance(item, np.integer) or (kind is _ndarray and item.ndim == 0 and item.dtype.kind in "iu"):
+            raise DetachError.of(
+                "an index", at=user_line(), instead="Indices are integers: use np.rint(x).astype(int)."
+            )
+        elif isinstance(item, np.integer) or (
+            kind is _ndarray and item.ndim == 0 and item.dtype.kind in "iu"
+        ):
             item = int(item)
         elif not (kind is int or item is None or item is Ellipsis):
             return None
@@ -153,7 +159,11 @@ def basic(index: Any) -> tuple[Any, ...] | None:
 
 def _is_plain(index: slice) -> bool:
     start, stop, step = index.start, index.stop, index.step
-    return (start is None or type(start) is int) and (stop is None or type(stop) is int) and (step is None or type(step) is int)
+    return (
+        (start is None or type(start) is int)
+        and (stop is None or type(stop) is int)
+        and (step is None or type(step) is int)
+    )
 
 
 def getitem(x: Traced, index: Any) -> Any:
@@ -259,7 +269,9 @@ def take(a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: s
 def _places(indices: Any) -> np.ndarray:
     """Return `indices` as an array of integers."""
     if is_traced(indices):
-        raise DetachError.of("an index", at=user_line(), instead="Indices are integers: use np.rint(x).astype(int).")
+        raise DetachError.of(
+            "an index", at=user_line(), instead="Indices are integers: use np.rint(x).astype(int)."
+        )
     found = np.asarray(indices)
     return found.astype(np.intp, casting="same_kind" if found.size else "unsafe")
 
@@ -295,7 +307,13 @@ def _take_along(a: Any, places: np.ndarray, axis: int | None, *, unique: bool) -
 
 @binds(np.sort)
 def sort(
-    a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: Any = None, descending: bool = False
+    a: Any,
+    axis: int | None = -1,
+    kind: Any = None,
+    order: Any = None,
+    *,
+    stable: Any = None,
+    descending: bool = False,
 ) -> Any:
     a = as_operand(a)
     if axis is None:
@@ -392,7 +410,9 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
     if shape_of(weights) != places.shape:
         raise ValueError("The weights and list don't have the same length.")
     if weights.dtype.kind == "c":
-        raise TypeError("Cannot cast array data from complex to real: weights of np.bincount are real numbers")
+        raise TypeError(
+            "Cannot cast array data from complex to real: weights of np.bincount are real numbers"
+        )
     length = max(int(places.max(initial=-1)) + 1, minlength)
     wide = weights.astype(np.float64)
     return apply(SCATTER_ADD, wide, places, template=(ARRAY,), unique=False, shape=(length,))

@@ -122,11 +122,17 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
     a = as_operand(a)
     if axis is None:
         return reshape(roll(ravel(a), shift, 0), shape_of(a))
-    axes = axis_tuple(axis, len(shape_of(a))) if np.ndim(axis) == 0 else tuple(axis_index(x, len(shape_of(a))) for x in axis)
+    axes = (
+        axis_tuple(axis, len(shape_of(a)))
+        if np.ndim(axis) == 0
+        else tuple(axis_index(x, len(shape_of(a))) for x in axis)
+    )
     pairs = np.broadcast(shift, axes)
     if pairs.ndim > 1:
         raise ValueError("'shift' and 'axis' should be scalars or 1D sequences")
-    shifts, axes = zip(*((operator.index(s), int(x)) for s, x in pairs), strict=True) if pairs.size else ((), ())
+    shifts, axes = (
+        zip(*((operator.index(s), int(x)) for s, x in pairs), strict=True) if pairs.size else ((), ())
+    )
     return apply(ROLL, a, shift=shifts, axis=axes)
 
 
@@ -299,7 +305,9 @@ def _ravelled(x: Any, dtype: np.dtype[Any]) -> Any:
         return None
     x = as_operand(x)
     if not np.can_cast(np.result_type(plain(x)), dtype, "same_kind"):
-        raise TypeError("dtype of `to_begin` and `to_end` must be compatible with input `ary` under the `same_kind` rule.")
+        raise TypeError(
+            "dtype of `to_begin` and `to_end` must be compatible with input `ary` under the `same_kind` rule."
+        )
     return ravel(cast(x, dtype))
 
 
@@ -312,7 +320,14 @@ def _joined(before: Any, a: Any, after: Any, axis: int) -> Any:
 # Arrays made like another -------------------------------------------------------------------------
 @binds(np.full_like)
 def full_like(
-    a: Any, fill_value: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None
+    a: Any,
+    fill_value: Any,
+    dtype: Any = None,
+    order: Any = "K",
+    subok: bool = True,
+    shape: Any = None,
+    *,
+    device: Any = None,
 ) -> Any:
     model: Any = np.empty_like(plain(a), dtype=dtype, order=order, shape=shape)
     if not is_traced(fill_value) or model.dtype.kind not in "fc":
@@ -322,7 +337,15 @@ def full_like(
 
 
 @binds(np.array, np.asarray, np.asanyarray)  # with a traced like=
-def array(object: Any, dtype: Any = None, *, copy: Any = True, order: Any = None, subok: bool = False, ndmin: int = 0) -> Any:
+def array(
+    object: Any,
+    dtype: Any = None,
+    *,
+    copy: Any = True,
+    order: Any = None,
+    subok: bool = False,
+    ndmin: int = 0,
+) -> Any:
     found = as_operand(object)
     found = np.asarray(found) if not is_traced(found) else found
     if dtype is not None:

@@ -176,7 +176,9 @@ def _is_fortran(a: Any) -> bool:
 
 # Shapes and axes ----------------------------------------------------------------------------------
 @binds(np.reshape)
-def reshape(a: Any, shape: Any = None, order: str = "C", *, newshape: Any = None, copy: bool | None = None) -> Any:
+def reshape(
+    a: Any, shape: Any = None, order: str = "C", *, newshape: Any = None, copy: bool | None = None
+) -> Any:
     a = as_operand(a)
     asked = newshape if shape is None else shape
     if asked is None:
@@ -328,7 +330,9 @@ def broadcast_arrays(*args: Any, subok: bool = False) -> Any:
 
 # Joining ------------------------------------------------------------------------------------------
 @binds(np.concatenate)
-def concatenate(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Any:
+def concatenate(
+    arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind"
+) -> Any:
     refuse_out("concatenate", out)
     parts = [as_operand(a) for a in arrays]
     if axis is None:
@@ -338,7 +342,9 @@ def concatenate(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = Non
 
 
 @binds(np.stack)
-def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Any:
+def stack(
+    arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind"
+) -> Any:
     refuse_out("stack", out)
     parts = [as_operand(a) for a in arrays]
     return _typed(apply(STACK, *parts, axis=axis_index(axis, len(shape_of(parts[0])) + 1)), dtype)
