@@ -143,6 +143,12 @@ class Tape:
     """
 
     __slots__ = (
+        "add_aval",
+        "add_edge",
+        "add_line",
+        "add_op",
+        "add_out",
+        "add_ref",
         "attr",
         "attr_end",
         "attr_node",
@@ -152,17 +158,21 @@ class Tape:
         "big",
         "closed",
         "code_ids",
+        "code_lines",
         "edge_slot",
         "edges_of",
         "inputs",
         "last_aval",
+        "last_code",
         "last_dtype",
+        "last_lines",
         "last_shape",
         "level",
         "line",
         "lines",
         "nested",
         "objects",
+        "odd",
         "op",
         "out_start",
         "ref",
@@ -188,6 +198,13 @@ class Tape:
         self.scalar = array("d")
         self.variadic_node = array("q")
         self.variadic_count = array("q")
+        # Bound once: the look-up of `append` would cost a fifth of each append.
+        self.add_op, self.add_edge, self.add_out = (
+            self.op.append,
+            self.edge_slot.append,
+            self.out_start.append,
+        )
+        self.add_line, self.add_aval, self.add_ref = self.line.append, self.aval.append, self.ref.append
         self.objects: list[Any] = []
         self.avals: list[tuple[np.dtype[Any], tuple[int, ...]]] = []
         self.aval_ids: dict[tuple[np.dtype[Any], tuple[int, ...]], int] = {}
@@ -195,11 +212,15 @@ class Tape:
         self.last_shape: tuple[int, ...] = ()
         self.last_aval = -1
         self.code_ids: dict[int, int] = {}
+        self.code_lines: dict[int, dict[int, int]] = {}
+        self.last_code: CodeType | None = None
+        self.last_lines: dict[int, int] = {}
         self.lines: list[tuple[CodeType, int]] = []
         self.scalar_ids: dict[float, int] = {}
         self.inputs = 0
         self.nested = False
         self.big = False
+        self.odd = False  # an input is not in native byte order, so results are not of its dtype
         self.closed = False
         #: ids of the objects that own the memory of the asked-for inputs
         self.roots: set[int] = set()
@@ -261,6 +282,10 @@ class Tape:
             found = self.code_ids[key] = len(self.lines)
             self.lines.append((code, lasti))
         return found
+
+    def lines_of(self, code: CodeType) -> dict[int, int]:
+        """Return the entries known for a code object, by instruction offset; `lines` keeps the object alive."""
+        return self.code_lines.setdefault(id(code), {})
 
     def position(self, line: int) -> tuple[str, int]:
         """Return file name and line number of entry `line`."""

@@ -56,7 +56,7 @@ class Traced(ArrayMethods):
                     return _binary(ufunc, op, inputs[0], inputs[1])
                 if len(inputs) == 1:
                     return _unary(ufunc, op, inputs[0])
-        return _ufunc(ufunc, method, inputs, kwargs)
+        return BINDINGS[np.ufunc](ufunc, method, inputs, kwargs)
 
     def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
         """Record a call of a NumPy function (NumPy's protocol)."""
@@ -215,39 +215,58 @@ def _binary(function: Callable[[Any, Any], Any], op: Op, a: Any, b: Any) -> Any:
             return y
     keep_a, keep_b, keep_y = op.fast[varied]
     frame = _getframe(2)
-    line = tape.code_ids.get(id(frame.f_code) << 24 | frame.f_lasti)
-    if line is None or line < 0:
+    line = tape.last_lines.get(frame.f_lasti) if frame.f_code is tape.last_code else None
+    if line is None:
         line = _line(tape, frame)
+    objects = tape.objects
+    aval = -1
     if varied & 1:
         sa = a._slot
-        if keep_a and not tape.ref[sa]:
-            keep_value(tape, sa, va, line)
+        if keep_a and objects[sa] is None:
+            if type(va) is _ndarray and va.base is None and sa >= tape.inputs:
+                objects[sa] = va
+                tape.ref[sa] = id(va)
+            else:
+                keep_value(tape, sa, va, line)
+        if kind_b is float:  # so y is of the dtype and shape of a
+            aval = tape.aval[sa]
+    elif not keep_a:
+        sa = -1
     else:
-        sa = keep_constant(tape, va, line) if keep_a else -1
+        sa = tape.scalar_ids.get(va) if kind_a is float else None
+        if sa is None:
+            sa = keep_constant(tape, va, line)
     if varied & 2:
         sb = b._slot
-        if keep_b and not tape.ref[sb]:
-            keep_value(tape, sb, vb, line)
+        if keep_b and objects[sb] is None:
+            if type(vb) is _ndarray and vb.base is None and sb >= tape.inputs:
+                objects[sb] = vb
+                tape.ref[sb] = id(vb)
+            else:
+                keep_value(tape, sb, vb, line)
+        if kind_a is float or (varied == 3 and tape.aval[sb] == tape.aval[sa]):
+            aval = tape.aval[sb]
+    elif not keep_b:
+        sb = -1
     else:
-        sb = keep_constant(tape, vb, line) if keep_b else -1
-    tape.edge_slot.append(sa)
-    tape.edge_slot.append(sb)
-    tape.op.append(op.opcode)
-    tape.line.append(line)
-    objects = tape.objects
+        sb = tape.scalar_ids.get(vb) if kind_b is float else None
+        if sb is None:
+            sb = keep_constant(tape, vb, line)
+    if aval < 0 or tape.odd or kind is not _ndarray:
+        aval = tape.aval_of(y.dtype, y.shape)
+    tape.add_edge(sa)
+    tape.add_edge(sb)
+    tape.add_op(op.opcode)
+    tape.add_line(line)
     slot = len(objects)
-    tape.out_start.append(slot)
-    dtype, shape = y.dtype, y.shape
-    if dtype is tape.last_dtype and shape == tape.last_shape:
-        tape.aval.append(tape.last_aval)
-    else:
-        tape.aval.append(tape.aval_of(dtype, shape))
+    tape.add_out(slot)
+    tape.add_aval(aval)
     if keep_y and kind is _ndarray:
         objects.append(y)
-        tape.ref.append(id(y))
+        tape.add_ref(id(y))
     else:
         objects.append(None)
-        tape.ref.append(0)
+        tape.add_ref(0)
         if keep_y:
             keep_value(tape, slot, y, line)
     return Traced(y, slot, tape)
@@ -270,29 +289,30 @@ def _unary(function: Callable[[Any], Any], op: Op, a: Any) -> Any:
             return y
     keep_a, _, keep_y = op.fast[1]
     frame = _getframe(2)
-    line = tape.code_ids.get(id(frame.f_code) << 24 | frame.f_lasti)
-    if line is None or line < 0:
+    line = tape.last_lines.get(frame.f_lasti) if frame.f_code is tape.last_code else None
+    if line is None:
         line = _line(tape, frame)
-    sa = a._slot
-    if keep_a and not tape.ref[sa]:
-        keep_value(tape, sa, va, line)
-    tape.edge_slot.append(sa)
-    tape.op.append(op.opcode)
-    tape.line.append(line)
     objects = tape.objects
+    sa = a._slot
+    if keep_a and objects[sa] is None:
+        if type(va) is _ndarray and va.base is None and sa >= tape.inputs:
+            objects[sa] = va
+            tape.ref[sa] = id(va)
+        else:
+            keep_value(tape, sa, va, line)
+    tape.add_edge(sa)
+    tape.add_op(op.opcode)
+    tape.add_line(line)
     slot = len(objects)
-    tape.out_start.append(slot)
-    dtype, shape = y.dtype, y.shape
-    if dtype is tape.last_dtype and shape == tape.last_shape:
-        tape.aval.append(tape.last_aval)
-    else:
-        tape.aval.append(tape.aval_of(dtype, shape))
+    tape.add_out(slot)
+    # A ufunc of one floating operand that has a row here gives an array of the same dtype and shape.
+    tape.add_aval(tape.aval_of(y.dtype, y.shape) if tape.odd or kind is not _ndarray else tape.aval[sa])
     if keep_y and kind is _ndarray:
         objects.append(y)
-        tape.ref.append(id(y))
+        tape.add_ref(id(y))
     else:
         objects.append(None)
-        tape.ref.append(0)
+        tape.add_ref(0)
         if keep_y:
             keep_value(tape, slot, y, line)
     return Traced(y, slot, tape)
@@ -310,49 +330,6 @@ def _operands(function: Callable[..., Any], op: Op, a: Any, b: Any) -> Any:
     if type(a) in (float, complex) and type(b) in (float, complex):
         return function(a, b)
     return _apply(op, (a, b), {}, function)
-
-
-def _ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Record the less common forms of ufunc calls."""
-    if method == "__call__":
-        if kwargs.get("out") is not None:
-            kwargs = _no_out(ufunc, kwargs)
-        dtype = kwargs.pop("dtype", None)
-        kwargs.pop("casting", None)
-        kwargs.pop("order", None)
-        kwargs.pop("subok", None)
-        if kwargs.pop("where", True) is not True or kwargs:
-            raise _no_rule(ufunc, f" with {', '.join(kwargs) or 'where'}=", "Use np.where for where=.")
-        if ufunc in BINDINGS:
-            result = BINDINGS[ufunc](*inputs)
-        elif ufunc in CONSTANT:
-            return ufunc(*(plain(x) for x in inputs))
-        elif ufunc in UFUNCS:
-            if dtype is not None:
-                inputs = tuple(cast(operand(x), np.dtype(dtype)) for x in inputs)
-            return apply(UFUNCS[ufunc], *(operand(x) for x in inputs))
-        else:
-            raise _no_rule(ufunc)
-        return result if dtype is None else cast(result, np.dtype(dtype))
-    binding = BINDINGS.get((ufunc, method))  # type: ignore[call-overload]
-    if binding is not None:
-        return binding(*inputs, **kwargs)
-    if ufunc in CONSTANT:
-        return getattr(ufunc, method)(*plain_tree(inputs), **plain_tree(kwargs))
-    raise _no_rule(ufunc, f".{method}")
-
-
-def _no_out(ufunc: np.ufunc, kwargs: dict[str, Any]) -> dict[str, Any]:
-    out = kwargs["out"]
-    if all(o is None for o in out):
-        return {key: value for key, value in kwargs.items() if key != "out"}
-    form = " with out= (or an in-place operator on a plain array)"
-    raise _no_rule(ufunc, form, "Take the new array that it returns: y = np.exp(x), y = y + x.")
-
-
-def _no_rule(ufunc: np.ufunc, form: str = "", instead: str | None = None) -> NoRuleError:
-    package = "np." if getattr(np, ufunc.__name__, None) is ufunc else ""
-    return NoRuleError.of(f"{package}{ufunc.__name__}{form}", at=user_line(), instead=instead)
 
 
 def cast(value: Any, dtype: np.dtype[Any]) -> Any:
@@ -490,10 +467,11 @@ def _dtype(value: Any) -> np.dtype[Any]:
 
 def _line(tape: Tape, frame: Any) -> int:
     """Return the entry of the source line of `frame`, or of the first caller that is not nbad's own code."""
-    found = tape.line_of(frame.f_code, frame.f_lasti)
     user = user_frame()
-    if user is None or user is frame:
-        return found
-    # An operation inside one of our composed functions: remember that its caller must be looked up each time.
-    tape.code_ids[id(frame.f_code) << 24 | frame.f_lasti] = -1
-    return tape.line_of(user.f_code, user.f_lasti)
+    if user is None:
+        return tape.line_of(frame.f_code, frame.f_lasti)
+    found = tape.line_of(user.f_code, user.f_lasti)
+    if user is frame:  # the next operation of this code object finds its line at once
+        tape.last_code, tape.last_lines = user.f_code, tape.lines_of(user.f_code)
+        tape.last_lines[user.f_lasti] = found
+    return found

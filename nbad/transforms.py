@@ -50,6 +50,7 @@ class _Recording:
             dtype = np.result_type(type(value)) if type(value) in (float, complex) else value.dtype
             traced.append(Traced(value, tape.add_slot(dtype, np.shape(value)), tape))
             tape.roots.add(id(root_of(value)))
+            tape.odd = tape.odd or not dtype.isnative
         try:
             args, kwargs = substitute(asked, listed, traced)
             result = function(*args, **kwargs)

@@ -39,6 +39,7 @@ ORDER = [
     "keeping",
     "pulling",
     "trace",
+    "ufuncs",
     "primitive",
     "rules",
     "rules.elementwise",

@@ -1,5 +1,6 @@
 """The rules: one file per family, each adding rows to the op table and the NumPy functions that lead to them."""
 
+from nbad import ufuncs
 from nbad.rules import (
     contractions,
     convolution,
@@ -22,4 +23,5 @@ __all__ = [
     "rearranging",
     "reductions",
     "shaping",
+    "ufuncs",
 ]

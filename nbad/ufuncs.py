@@ -1,0 +1,58 @@
+"""The less common forms of ufunc calls on traced values: dtype=, reduce, outer, and what is refused.
+
+Owns their reading; the common forms are recorded by `nbad.trace` itself.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from nbad.errors import NoRuleError
+from nbad.keeping import operand
+from nbad.methods import user_line
+from nbad.table import BINDINGS, CONSTANT, UFUNCS, binds
+from nbad.trace import apply, cast, plain, plain_tree
+
+
+@binds(np.ufunc)
+def call_form(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Record the less common forms of ufunc calls."""
+    if method == "__call__":
+        if kwargs.get("out") is not None:
+            kwargs = _no_out(ufunc, kwargs)
+        dtype = kwargs.pop("dtype", None)
+        kwargs.pop("casting", None)
+        kwargs.pop("order", None)
+        kwargs.pop("subok", None)
+        if kwargs.pop("where", True) is not True or kwargs:
+            raise _no_rule(ufunc, f" with {', '.join(kwargs) or 'where'}=", "Use np.where for where=.")
+        if ufunc in BINDINGS:
+            result = BINDINGS[ufunc](*inputs)
+        elif ufunc in CONSTANT:
+            return ufunc(*(plain(x) for x in inputs))
+        elif ufunc in UFUNCS:
+            if dtype is not None:
+                inputs = tuple(cast(operand(x), np.dtype(dtype)) for x in inputs)
+            return apply(UFUNCS[ufunc], *(operand(x) for x in inputs))
+        else:
+            raise _no_rule(ufunc)
+        return result if dtype is None else cast(result, np.dtype(dtype))
+    binding = BINDINGS.get((ufunc, method))  # type: ignore[call-overload]
+    if binding is not None:
+        return binding(*inputs, **kwargs)
+    if ufunc in CONSTANT:
+        return getattr(ufunc, method)(*plain_tree(inputs), **plain_tree(kwargs))
+    raise _no_rule(ufunc, f".{method}")
+
+
+def _no_out(ufunc: np.ufunc, kwargs: dict[str, Any]) -> dict[str, Any]:
+    out = kwargs["out"]
+    if all(o is None for o in out):
+        return {key: value for key, value in kwargs.items() if key != "out"}
+    form = " with out= (or an in-place operator on a plain array)"
+    raise _no_rule(ufunc, form, "Take the new array that it returns: y = np.exp(x), y = y + x.")
+
+
+def _no_rule(ufunc: np.ufunc, form: str = "", instead: str | None = None) -> NoRuleError:
+    package = "np." if getattr(np, ufunc.__name__, None) is ufunc else ""
+    return NoRuleError.of(f"{package}{ufunc.__name__}{form}", at=user_line(), instead=instead)
