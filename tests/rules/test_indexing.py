@@ -136,7 +136,11 @@ def shapes_and_indices(draw):
     length = draw(st.integers(1, 3))
     index = []
     for n in shape:
-        choices = (st.integers(-n, n - 1), st.slices(n), hnp.arrays(np.intp, length, elements=st.integers(-n, n - 1)))
+        choices = (
+            st.integers(-n, n - 1),
+            st.slices(n),
+            hnp.arrays(np.intp, length, elements=st.integers(-n, n - 1)),
+        )
         index.append(draw(st.one_of(*choices)))
     return shape, tuple(index)
 
@@ -230,7 +234,11 @@ def test_positions_are_plain() -> None:
     seen = {}
 
     def loss(x):
-        seen["nonzero"], seen["argsort"], seen["search"] = np.nonzero(x), np.argsort(x), np.searchsorted(x, 1.5)
+        seen["nonzero"], seen["argsort"], seen["search"] = (
+            np.nonzero(x),
+            np.argsort(x),
+            np.searchsorted(x, 1.5),
+        )
         seen["where"], seen["argmax"] = np.argwhere(x > 1), x.argmax()
         return np.sum(x[seen["argsort"]][: seen["search"]])
 

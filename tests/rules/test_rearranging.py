@@ -106,7 +106,11 @@ BAD = {
     "diff": (lambda x: np.diff(x, -1), ValueError, "non-negative"),
     "diff of a point": (lambda x: np.diff(x[0, 0]), ValueError, "one dimensional"),
     "full": (lambda x: np.full(3, x[0, 0]), nbad.DetachError, "derivative"),
-    "full_like of a constant": (lambda x: np.full_like(np.ones(3), x[0, 0]), nbad.NoRuleError, "np.broadcast_to"),
+    "full_like of a constant": (
+        lambda x: np.full_like(np.ones(3), x[0, 0]),
+        nbad.NoRuleError,
+        "np.broadcast_to",
+    ),
     "apply": (lambda x: np.apply_along_axis(np.sum, 0, x), nbad.NoRuleError, "np.stack"),
 }
 

@@ -71,12 +71,22 @@ CASES = [
     case("broadcast_to", lambda x: np.broadcast_to(x, (2, 3, 4)), ((3, 1), -1.0, 1.0)),
     case("broadcast_to of a point", lambda x: np.broadcast_to(x, 3), POINT, off=POINTS),
     case("broadcast_to nothing", lambda x: np.broadcast_to(x, (0, 3)), ((1, 3), -1.0, 1.0)),
-    case("broadcast_arrays", lambda x, y: np.broadcast_arrays(x, y), ((3, 1), -1.0, 1.0), ((4,), -1.0, 1.0), **BOTH),
+    case(
+        "broadcast_arrays",
+        lambda x, y: np.broadcast_arrays(x, y),
+        ((3, 1), -1.0, 1.0),
+        ((4,), -1.0, 1.0),
+        **BOTH,
+    ),
     case("concatenate", lambda x, y: np.concatenate((x, y, x)), S, ((2, 4), -1.0, 1.0)),
     case("concatenate last axis", lambda x, y: np.concatenate((x, y), axis=-1), S, ((3, 1), -1.0, 1.0)),
     case("concatenate flat", lambda x, y: np.concatenate((x, y), axis=None), S, POINT, off=POINTS),
     case("concatenate with nothing", lambda x, y: np.concatenate((x, y)), EMPTY, ((2, 3), -1.0, 1.0)),
-    case("concatenate with a constant", lambda x: np.concatenate((np.ones((1, 4), x.dtype), x, np.zeros((2, 4), x.dtype))), S),
+    case(
+        "concatenate with a constant",
+        lambda x: np.concatenate((np.ones((1, 4), x.dtype), x, np.zeros((2, 4), x.dtype))),
+        S,
+    ),
     case("concatenate dtypes", lambda x: np.concatenate((x, np.ones((1, 4)))), S, **BOTH),
     case("concatenate into complex", lambda x: np.concatenate((x, x), dtype=np.complex128), S),
     case("stack", lambda x, y: np.stack((x, y, x)), S, S),
@@ -93,7 +103,13 @@ CASES = [
     case("column_stack of lines", lambda x, y: np.column_stack((x, y)), LINE, LINE),
     case("append", lambda x, y: np.append(x, y), S, LINE),
     case("append rows", lambda x, y: np.append(x, y, axis=0), S, S),
-    case("block", lambda x, y: np.block([[x, x], [y, np.zeros((2, 4), y.dtype)]]), S, ((2, 4), -1.0, 1.0), **BOTH),
+    case(
+        "block",
+        lambda x, y: np.block([[x, x], [y, np.zeros((2, 4), y.dtype)]]),
+        S,
+        ((2, 4), -1.0, 1.0),
+        **BOTH,
+    ),
     case("block of mixed dimensions", lambda x, y: np.block([x, y]), LINE, POINT, off=POINTS),
     case("split", lambda x: np.split(x, 2, axis=1), S),
     case("split at", lambda x: np.split(x, [1, 3], axis=-1), S),
@@ -121,7 +137,9 @@ def test_ravel_follows_memory() -> None:
             for place in np.ndindex(x.shape):
                 expected[place] = marks[np.flatnonzero(value == x[place])[0]]
             assert np.array_equal(pullback(marks), expected)
-            assert np.array_equal(np.reshape(x, (4, -1), "A"), nbad.vjp(lambda x: np.reshape(x, (4, -1), "A"), x)[0])
+            assert np.array_equal(
+                np.reshape(x, (4, -1), "A"), nbad.vjp(lambda x: np.reshape(x, (4, -1), "A"), x)[0]
+            )
 
 
 def test_adding_and_removing_dimensions_is_one_reshape() -> None:
@@ -213,6 +231,8 @@ def test_reshape_without_copy_where_one_is_needed() -> None:
 
 def test_meant_functions_are_bound() -> None:
     names = "reshape ravel transpose swapaxes moveaxis rollaxis matrix_transpose permute_dims squeeze expand_dims atleast_1d"
-    names += " atleast_2d atleast_3d broadcast_to broadcast_arrays concatenate concat stack vstack hstack dstack"
+    names += (
+        " atleast_2d atleast_3d broadcast_to broadcast_arrays concatenate concat stack vstack hstack dstack"
+    )
     names += " column_stack append block split array_split hsplit vsplit dsplit"
     assert [name for name in names.split() if getattr(np, name) not in BINDINGS] == []
