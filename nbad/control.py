@@ -13,6 +13,7 @@ from nbad.config import SETTINGS, Settings, change
 from nbad.kernels import block, memory
 from nbad.kernels.threads import get_threads, set_threads
 from nbad.program import PROGRAMS, READY
+from nbad.rules.convolution import convolve
 from nbad.table import TABLE
 from nbad.transforms import value_and_grad
 
@@ -83,13 +84,15 @@ def _apply(settings: Settings) -> None:
 _applied = Settings()
 
 
-def warmup(dtypes: Iterable[Any] = (np.float64,)) -> int:
+def warmup(dtypes: Iterable[Any] = (np.float64,), *, convolution: bool = False) -> int:
     """Compile now what would be compiled on first use: the kernels of all elementwise rules.
 
     Parameters
     ----------
     dtypes : iterable of dtype_like
         Of float32, float64, complex64, complex128.
+    convolution : bool
+        Compile the passes of `convolve` and `correlate` too, for one axis and for several.
 
     Returns
     -------
@@ -114,12 +117,21 @@ def warmup(dtypes: Iterable[Any] = (np.float64,)) -> int:
         for kernel in sorted(kernels):
             block.ensure(kernel, code)
         value_and_grad(_probe)(np.ones(4, dtype))
+        for shape in ((8,), (8, 8)) if convolution else ():
+            box = np.ones(shape, dtype)
+            value_and_grad(_filtered)(box, box)
+            value_and_grad(_filtered, wrt=(0, 1))(box, box)
     return int(np.count_nonzero(block.ADDRESS))
 
 
 def _probe(x: Any) -> Any:
     """Return a small loss that takes every part of a call once."""
     return np.sum(np.abs(x * x))
+
+
+def _filtered(u: Any, v: Any) -> Any:
+    """Return a small loss of a convolution."""
+    return np.sum(np.real(convolve(u, v, mode="wrap")))
 
 
 __all__ = ["config", "get_threads", "set_threads", "warmup"]
