@@ -88,7 +88,7 @@ def _native(op: Op) -> int:
 def _bits(op: Op) -> int:
     if op.variadic:
         return 255 if op.pullbacks[0] is not None else 0
-    return sum(1 << min(k, 7) for k, p in enumerate(op.pullbacks) if p is not None)
+    return sum({1 << min(k, 7) for k, p in enumerate(op.pullbacks) if p is not None})
 
 
 def _reads(op: Op, k: int) -> int:

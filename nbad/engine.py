@@ -263,10 +263,10 @@ class Sweep:
 
     def _is_own(self, slot: int) -> bool:
         """Return whether the cotangent of `slot` may be written: the sweep made it, or nobody else refers to it."""
-        if slot in self.owned:
-            return True
         if self.cot_kind[slot] != F.IN_OBJECT or slot not in self.objects:
             return False
+        if slot in self.owned:
+            return True
         if sys.getrefcount(self.objects[slot]) != _SINGLE:
             return False
         return memory.is_alone(self.objects[slot]) and self.objects[slot].flags.writeable

@@ -111,7 +111,8 @@ NO_COTANGENT, AT_ADDRESS, SPREAD, IN_OBJECT = range(4)
 # What a virtual register is.
 SCRATCH_REGISTER, MEMORY, NUMBER, LOADED = range(4)
 
-LOAD_WIDTH = 34
+#: Words of one strided load: address, rank, and a stride for each of the 64 dimensions that NumPy allows.
+LOAD_WIDTH = 66
 #: Instructions of one run at the most; a longer stretch is cut, its cotangents pass through memory.
 ROW_LIMIT = 2048
 ROW_MARGIN = 192

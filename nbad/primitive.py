@@ -258,7 +258,10 @@ class _Forward:
             # An outer transformation is watching: it records this operation, not what the forward does
             # inside.
             return apply(self.op, *operands, **{a: options[a] for a in self.op.attributes})
-        result = self.function(*operands, **options)
+        given = operands
+        operands = tuple(map(_locked, given))
+        result = _unlocked(self.function(*operands, **options), given, operands)
+        operands = given
         if self.outputs == 1:
             return self._checked(result, operands)
         if not isinstance(result, tuple) or len(result) != self.outputs:
@@ -297,6 +300,33 @@ class _Forward:
         )
 
 
+def _locked(value: Any) -> Any:
+    """Return a read-only view of an array: a forward or rule that wrote into it would spoil other gradients unseen."""
+    if type(value) is tuple:
+        return tuple(map(_locked, value))
+    if type(value) is not np.ndarray:
+        return value
+    view = value.view()
+    view.flags.writeable = False
+    return view
+
+
+def _unlocked(result: Any, given: tuple[Any, ...], locked: tuple[Any, ...]) -> Any:
+    """Return a forward's result, writeable again where it is memory of an operand that was."""
+    if type(result) is tuple:
+        return tuple(_unlocked(y, given, locked) for y in result)
+    if type(result) is not np.ndarray or result.flags.writeable:
+        return result
+    for before, after in zip(given, locked, strict=True):
+        if result is after:
+            return before
+        if type(before) is np.ndarray and before.flags.writeable and np.may_share_memory(result, before):
+            result = result.view()
+            result.flags.writeable = True
+            return result
+    return result
+
+
 def _place(function: Function) -> str | None:
     """Return the line where a function is defined."""
     code = getattr(function, "__code__", None)
@@ -315,6 +345,7 @@ def _guarded(title: str, what: str, rule: Function) -> Function:
 
     @functools.wraps(rule)
     def guarded(*values: Any) -> Any:
+        values = tuple(map(_locked, values))
         try:
             if not by_name:
                 return rule(*values)

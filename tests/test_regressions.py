@@ -22,3 +22,77 @@ def test_the_shape_of_an_unread_constant_was_that_of_another_slot():
 
     x = np.arange(6.0).reshape(2, 3)
     np.testing.assert_array_equal(nbad.grad(loss)(x), 2 * x)
+
+
+@pytest.mark.parametrize("count", [7, 8, 9, 10, 15, 16, 17, 20])
+@pytest.mark.parametrize("without", [None, 0, 7])
+def test_the_ninth_operand_of_a_primitive_had_a_zero_gradient(count, without):
+    if without is not None and without >= count:
+        pytest.skip("there is no such operand")
+    names = [f"a{i}" for i in range(count)]
+    scope = {}
+    exec(f"def product_sum({', '.join(names)}): return {' + '.join(f'{n} * {n}' for n in names)}", scope)
+    rules = {}
+    for i, name in enumerate(names):
+        exec(f"def rule(g, {name}): return 2 * g * {name}", scope)
+        rules[name] = None if i == without else scope["rule"]
+    function = nbad.primitive(**rules)(scope["product_sum"])
+    values = [np.full(2, i + 1.0) for i in range(count)]
+    asked = tuple((i,) for i in range(count))
+    found = nbad.grad(lambda *a: np.sum(function(*a)), wrt=asked)(*values)
+    for i, gradient in enumerate(found):
+        np.testing.assert_array_equal(gradient, np.zeros(2) if i == without else 2 * values[i])
+
+
+def test_more_than_32_dimensions_crashed():
+    rng = np.random.default_rng(0)
+    shape = (2, *(1,) * 31, 3)
+    x, a = rng.standard_normal((*(1,) * 32, 3)), rng.standard_normal(shape)
+    b, c = rng.standard_normal((2, *(1,) * 32)), np.asfortranarray(rng.standard_normal(shape))
+
+    def loss(x, a, b, c):
+        return np.sum(np.sin(x * b) * a * c * np.cos(a) * b)
+
+    found = nbad.grad(loss, wrt=(0, 1))(x, a, b, c)
+    flat = [np.squeeze(v) for v in (x, a, b[..., None], c)]
+    flat[2] = b.reshape(2, 1)
+    expected = nbad.grad(loss, wrt=(0, 1))(*flat)
+    for wide, narrow in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.squeeze(wide), narrow, rtol=1e-14)
+
+
+def test_a_forward_that_wrote_into_its_operand_spoilt_other_gradients():
+    def doubled(x):
+        x *= 2
+        return x
+
+    in_place = nbad.primitive(x=lambda g: g * 2)(doubled)
+
+    def loss(a):
+        t = np.exp(a)
+        return np.sum(t * t) + np.sum(in_place(t))
+
+    with pytest.raises(ValueError, match="read-only"):
+        nbad.grad(loss)(np.array([0.1, 0.2]))
+
+
+def test_a_rule_that_wrote_into_its_cotangent_spoilt_other_gradients():
+    def squared(x):
+        return x * x
+
+    def rule(g, x):
+        g *= 2 * x
+        return g
+
+    square = nbad.primitive(x=rule)(squared)
+    with pytest.raises(ValueError, match="read-only"):
+        nbad.grad(lambda a, b: np.sum(square(a) + square(b)), wrt=(0, 1))(np.ones(2), np.ones(2))
+
+
+def test_a_forward_may_return_its_operand_or_a_view_of_it():
+    first = nbad.primitive(x=lambda g: np.concatenate([g, 0 * g]))(lambda x: x[:2])
+    x = np.arange(4.0)
+    y = first(x)
+    y[0] = 7.0
+    assert x[0] == 7.0
+    np.testing.assert_array_equal(nbad.grad(lambda x: np.sum(first(x) ** 2))(x), [14.0, 2.0, 0.0, 0.0])
