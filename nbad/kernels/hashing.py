@@ -103,7 +103,8 @@ def fingerprint(array: Array) -> tuple[int, int]:
     if array.dtype.hasobject:
         raise TypeError(f"an array of dtype {array.dtype} holds Python objects, which have no bits to hash")
     if nbytes <= TINY:
-        content = array.tobytes()
+        # NumPy 2.1 copies at most 32 dimensions out at once.
+        content = (array if array.ndim <= 32 else array.reshape(-1)).tobytes()
         return hash(content), hash(_SALT + content)
     data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     if data.__array_interface__["data"][0] % 8:
