@@ -138,7 +138,7 @@ def test_ravel_follows_memory() -> None:
                 expected[place] = marks[np.flatnonzero(value == x[place])[0]]
             assert np.array_equal(pullback(marks), expected)
             assert np.array_equal(
-                np.reshape(x, (4, -1), "A"), nbad.vjp(lambda x: np.reshape(x, (4, -1), "A"), x)[0]
+                np.reshape(x, (4, -1), order="A"), nbad.vjp(lambda x: np.reshape(x, (4, -1), order="A"), x)[0]
             )
 
 
