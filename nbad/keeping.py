@@ -104,13 +104,13 @@ def _primal(op: Op, read: Read, values: Any, attributes: Mapping[str, Any], memo
     return tuple(np.result_type(v) for v in values)
 
 
-def keep_value(tape: Tape, slot: int, value: Any, line: int, watch: bool = False) -> None:
+def keep_value(tape: Tape, slot: int, value: Any, line: int) -> None:
     """Keep the value of `slot` for the sweep; watch it where the caller can reach its memory."""
     kind = type(value)
     if kind is _ndarray:
         tape.objects[slot] = value
         tape.ref[slot] = id(value)
-        if watch or slot < tape.inputs or (value.base is not None and _is_callers(tape, value)):
+        if slot < tape.inputs or (value.base is not None and _is_callers(tape, value)):
             tape.watched[slot] = (fingerprint(value), line)
     elif issubclass(kind, ArrayMethods):
         tape.objects[slot] = value
@@ -129,7 +129,11 @@ def root_of(array: Any) -> Any:
 def _is_callers(tape: Tape, view: np.ndarray) -> bool:
     """Return whether the caller can reach the memory of a view: that of an input, a constant, or a foreign buffer."""
     root = root_of(view)
-    return id(root) in tape.roots or not (type(root) is _ndarray or is_recycled(view))
+    return (
+        id(root) in tape.roots
+        or id(root) in tape.foreign
+        or not (type(root) is _ndarray or is_recycled(view))
+    )
 
 
 def keep_constant(tape: Tape, value: Any, line: int) -> int:

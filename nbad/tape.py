@@ -161,6 +161,7 @@ class Tape:
         "code_lines",
         "edge_slot",
         "edges_of",
+        "foreign",
         "inputs",
         "last_aval",
         "last_code",
@@ -222,7 +223,9 @@ class Tape:
         self.big = False
         self.odd = False  # an input is not in native byte order, so results are not of its dtype
         self.closed = False
-        #: ids of the objects that own the memory of the asked-for inputs
+        #: ids of the objects that own the memory of what users' forwards returned
+        self.foreign: set[int] = set()
+        #: ids of the objects that own the memory of the asked-for inputs and of constants
         self.roots: set[int] = set()
         #: slot -> (fingerprint, line) of kept arrays that the caller can reach
         self.watched: dict[int, tuple[Any, int]] = {}

@@ -442,9 +442,12 @@ def _append(
     for y in outputs:
         if type(y) is Traced:
             tape.nested = True
+        if op.foreign and type(y) is _ndarray:
+            tape.foreign.add(id(root_of(y)))  # a forward may write into its buffer again
+            y = y.view()
         slot = tape.add_slot(_dtype(y), np.shape(y))
         if keep.output:
-            keep_value(tape, slot, y, line, watch=op.foreign)
+            keep_value(tape, slot, y, line)
         results.append(Traced(y, slot, tape) if y.__class__ is not _ndarray or y.dtype.kind in "fc" else y)
     if op.hidden:
         made = dict(shared)

@@ -96,3 +96,21 @@ def test_a_forward_may_return_its_operand_or_a_view_of_it():
     y[0] = 7.0
     assert x[0] == 7.0
     np.testing.assert_array_equal(nbad.grad(lambda x: np.sum(first(x) ** 2))(x), [14.0, 2.0, 0.0, 0.0])
+
+
+def test_a_forward_that_reuses_its_buffer_spoilt_what_was_kept_of_it():
+    buffer = np.empty(3)
+
+    def doubled(x):
+        return np.multiply(x, 2.0, out=buffer)
+
+    double = nbad.primitive(x=lambda g: 2.0 * g)(doubled)
+
+    def loss(x):
+        first = double(x)
+        square = np.sum(first * first)
+        return square + np.sum(double(x + 1.0))
+
+    with pytest.raises(nbad.MutationError, match="first \\* first"):
+        nbad.grad(loss)(np.ones(3))
+    np.testing.assert_array_equal(nbad.grad(lambda x: np.sum(double(x) ** 2))(np.ones(3)), [8.0, 8.0, 8.0])
