@@ -40,11 +40,6 @@ SHAPE_OFFSET = DATA_OFFSET + 2 * _POINTER
 STRIDES_OFFSET = DATA_OFFSET + 3 * _POINTER
 
 
-def address_of(array: np.ndarray) -> int:
-    """Return the address of the first element of `array`."""
-    return _read(id(array), DATA_OFFSET)
-
-
 def _check_layout() -> None:
     for shape, order in itertools.product(((2, 3, 4), (1,), ()), "CF"):
         array = np.zeros(shape, order=order)  # type: ignore[call-overload]
@@ -95,18 +90,6 @@ def pointer_f8(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic
-def pointer_i1(typingctx: Any, address: Any) -> Any:
-    """Return `address` as a pointer to uint8."""
-    return _cast(types.uint8)
-
-
-@intrinsic
-def pointer_i2(typingctx: Any, address: Any) -> Any:
-    """Return `address` as a pointer to uint16."""
-    return _cast(types.uint16)
-
-
-@intrinsic
 def pointer_i4(typingctx: Any, address: Any) -> Any:
     """Return `address` as a pointer to int32."""
     return _cast(types.int32)
@@ -116,12 +99,6 @@ def pointer_i4(typingctx: Any, address: Any) -> Any:
 def pointer_i8(typingctx: Any, address: Any) -> Any:
     """Return `address` as a pointer to int64."""
     return _cast(types.int64)
-
-
-@intrinsic
-def pointer_u8(typingctx: Any, address: Any) -> Any:
-    """Return `address` as a pointer to uint64."""
-    return _cast(types.uint64)
 
 
 def _cast(dtype: Any) -> Any:
