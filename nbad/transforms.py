@@ -190,6 +190,11 @@ def _packed(asked: Asked, indices: list[list[int]], cotangents: list[Any]) -> An
     return tuple(answers) if asked.several else answers[0]
 
 
+def hook_of(function: Any) -> Any:
+    """Return what a function does instead of being transformed (a compiled one replays), None for most."""
+    return getattr(function, "__nbad_transform__", None)
+
+
 def value_and_grad(
     function: Callable[..., Any], wrt: Any = 0, *, has_aux: bool = False
 ) -> Callable[..., tuple[Any, Any]]:
@@ -228,6 +233,10 @@ def value_and_grad(
     >>> float(value), gradient
     (5.0, array([2., 4.]))
     """
+    hook = hook_of(function)
+    if hook is not None:
+        answer: Callable[..., tuple[Any, Any]] = hook("value_and_grad", wrt=wrt, has_aux=has_aux)
+        return answer
     return _gradient(function, wrt, has_aux, "value_and_grad")
 
 
@@ -260,6 +269,10 @@ def grad(function: Callable[..., Any], wrt: Any = 0, *, has_aux: bool = False) -
     >>> nbad.grad(lambda a, b: np.sum(a * b), wrt="b")(np.array([1.0, 2.0]), np.ones(2))
     array([1., 2.])
     """
+    hook = hook_of(function)
+    if hook is not None:
+        answer: Callable[..., Any] = hook("grad", wrt=wrt, has_aux=has_aux)
+        return answer
     both = _gradient(function, wrt, has_aux, "grad")
 
     @functools.wraps(function)
@@ -346,6 +359,9 @@ def vjp(
     signature = signature_of(function)
     if wrt is _EVERYTHING:
         wrt = 0 if len(primals) == 1 else tuple((k,) for k in range(len(primals)))
+    hook = hook_of(function)
+    if hook is not None:
+        return hook("vjp", wrt=wrt, has_aux=has_aux)(*primals, **kwargs)
     asked, listed, indices = _read_wrt("vjp", wrt, signature, primals, kwargs)
     run = _Recording(function, asked, listed, has_aux=has_aux, name="vjp")
     frozen, activity = run.freeze()
