@@ -120,7 +120,7 @@ class _Recording:
             listener.time_forward += self.time_forward
 
 
-def _read_wrt(
+def read_wrt(
     name: str, wrt: Any, signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Asked, list[Leaf], list[list[int]]]:
     """Read `wrt` and check the leaves that it asks for; errors name the transformation and the caller's line."""
@@ -162,7 +162,7 @@ def _sweep(frozen: Frozen, activity: Activity, seeds: dict[int, Any], count: int
     return results
 
 
-def _like(cotangent: Any, value: Any) -> Any:
+def like(cotangent: Any, value: Any) -> Any:
     """Return a cotangent as the kind of object its primal is."""
     if is_traced(cotangent):
         return cotangent
@@ -237,7 +237,7 @@ def value_and_grad(
     if hook is not None:
         answer: Callable[..., tuple[Any, Any]] = hook("value_and_grad", wrt=wrt, has_aux=has_aux)
         return answer
-    return _gradient(function, wrt, has_aux, "value_and_grad")
+    return gradient_of(function, wrt, has_aux, "value_and_grad")
 
 
 def grad(function: Callable[..., Any], wrt: Any = 0, *, has_aux: bool = False) -> Callable[..., Any]:
@@ -273,7 +273,7 @@ def grad(function: Callable[..., Any], wrt: Any = 0, *, has_aux: bool = False) -
     if hook is not None:
         answer: Callable[..., Any] = hook("grad", wrt=wrt, has_aux=has_aux)
         return answer
-    both = _gradient(function, wrt, has_aux, "grad")
+    both = gradient_of(function, wrt, has_aux, "grad")
 
     @functools.wraps(function)
     def gradient(*args: Any, **kwargs: Any) -> Any:
@@ -283,14 +283,14 @@ def grad(function: Callable[..., Any], wrt: Any = 0, *, has_aux: bool = False) -
     return gradient
 
 
-def _gradient(
+def gradient_of(
     function: Callable[..., Any], wrt: Any, has_aux: bool, name: str
 ) -> Callable[..., tuple[Any, Any]]:
     signature = signature_of(function)
 
     @functools.wraps(function)
     def both(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        asked, listed, indices = _read_wrt(name, wrt, signature, args, kwargs)
+        asked, listed, indices = read_wrt(name, wrt, signature, args, kwargs)
         run = _Recording(function, asked, listed, has_aux=has_aux, name=name)
         output = run.output
         slot = run.own_outputs()[0] if len(run.leaves) == 1 and run.leaves[0] is output else None
@@ -305,7 +305,7 @@ def _gradient(
                 raise NonScalarOutputError.of(name, value, at=user_line())
             seeds[slot] = np.ones((), dtype)
         cotangents = _sweep(frozen, activity, seeds, len(listed))
-        answers = [_like(c, leaf.value) for c, leaf in zip(cotangents, listed, strict=True)]
+        answers = [like(c, leaf.value) for c, leaf in zip(cotangents, listed, strict=True)]
         gradient = _packed(asked, indices, answers)
         return ((value, run.aux) if has_aux else value), gradient
 
@@ -356,14 +356,26 @@ def vjp(
     >>> pullback(np.array([1.0, 0.0]))
     array([1., 0.])
     """
-    signature = signature_of(function)
     if wrt is _EVERYTHING:
         wrt = 0 if len(primals) == 1 else tuple((k,) for k in range(len(primals)))
     hook = hook_of(function)
     if hook is not None:
         return hook("vjp", wrt=wrt, has_aux=has_aux)(*primals, **kwargs)
-    asked, listed, indices = _read_wrt("vjp", wrt, signature, primals, kwargs)
-    run = _Recording(function, asked, listed, has_aux=has_aux, name="vjp")
+    return pullback_of("vjp", function, primals, kwargs, wrt, has_aux=has_aux)
+
+
+def pullback_of(
+    name: str,
+    function: Callable[..., Any],
+    primals: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    wrt: Any,
+    *,
+    has_aux: bool = False,
+) -> Any:
+    """Return what `vjp` returns; errors name the transformation that the user called."""
+    asked, listed, indices = read_wrt(name, wrt, signature_of(function), primals, kwargs)
+    run = _Recording(function, asked, listed, has_aux=has_aux, name=name)
     frozen, activity = run.freeze()
     slots = run.own_outputs()
     outputs = tree.leaves(run.value)
@@ -373,34 +385,34 @@ def vjp(
     def pullback(cotangent: Any) -> Any:
         if tree.structure(cotangent) != structure:
             raise InputTypeError(
-                "vjp: the cotangent is not of the structure of the function's value", at=user_line()
+                f"{name}: the cotangent is not of the structure of the function's value", at=user_line()
             )
         seeds: dict[int, Any] = {}
-        for slot, given, leaf in zip(slots, tree.leaves(cotangent), outputs, strict=True):
+        for slot, given in zip(slots, tree.leaves(cotangent), strict=True):
             if slot is None:
                 continue
-            seed = _seed(given, leaf, frozen.shape(slot), frozen.dtype(slot))
+            seed = _seed(name, given, frozen.shape(slot), frozen.dtype(slot))
             seeds[slot] = seeds[slot] + seed if slot in seeds else seed
         cotangents = _sweep(frozen, activity, seeds, len(listed))
-        return _packed(asked, indices, [_like(c, x.value) for c, x in zip(cotangents, listed, strict=True)])
+        return _packed(asked, indices, [like(c, x.value) for c, x in zip(cotangents, listed, strict=True)])
 
     return (run.value, pullback, run.aux) if has_aux else (run.value, pullback)
 
 
-def _seed(given: Any, leaf: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+def _seed(name: str, given: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """Return a cotangent given by the caller, checked against the output it belongs to."""
     if not is_traced(given):
         given = np.asarray(given)
     if given.shape != shape:
         raise InputTypeError(
-            f"vjp: a cotangent of shape {given.shape} was given for an output of shape {shape}",
+            f"{name}: a cotangent of shape {given.shape} was given for an output of shape {shape}",
             at=user_line(),
         )
     if given.dtype == dtype:
         return given
     if given.dtype.kind not in "fiub" and dtype.kind != "c":
         raise InputTypeError(
-            f"vjp: a cotangent of dtype {given.dtype} was given for an output of dtype {dtype}",
+            f"{name}: a cotangent of dtype {given.dtype} was given for an output of dtype {dtype}",
             at=user_line(),
             fix="Pass its real part.",
         )
