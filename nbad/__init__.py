@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from nbad import testing
 from nbad.control import config, get_threads, set_threads, warmup
+from nbad.directional import hvp, jvp
 from nbad.errors import (
     DetachError,
     EscapedTraceError,
@@ -59,6 +60,8 @@ __all__ = [
     "correlate",
     "get_threads",
     "grad",
+    "hvp",
+    "jvp",
     "primitive",
     "ravel",
     "register",
