@@ -23,7 +23,11 @@ HERE = Path(__file__).parent
 #: Rows that no case can reach: they exist for the machinery, not for a NumPy function.
 STRUCTURAL: dict[str, str] = {}
 #: Rows without any pullback.
-NON_DIFFERENTIABLE: dict[str, str] = {}
+NON_DIFFERENTIABLE: dict[str, str] = {
+    "spectrum": "a part of `filter`, which compiled programs take apart after differentiation",
+    "spectra_product": "as `spectrum`",
+    "filter_keeping": "as `spectrum`",
+}
 #: NumPy's ufuncs that carry no derivative and are no comparison or rounding either.
 WITHOUT_MEANING = {
     "bitwise_and": "of integers and booleans",

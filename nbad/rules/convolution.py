@@ -196,6 +196,34 @@ def filter_by_spectrum_x(g, h_hat, x_shape, lengths, axes, real, start, out_star
 FILTER_BY_SPECTRUM = operation(filter_by_spectrum_forward, x=filter_by_spectrum_x)
 
 
+# The parts of it, which a compiled program shares between filters; made after differentiation ------------
+def spectrum_forward(x, *, lengths, axes, real, start):
+    """Return the spectrum of `x` placed in a box of `lengths`, in the layout of the passes."""
+    return passes.spectrum(x, lengths, axes, real, start)
+
+
+def spectra_product_forward(a_hat, b_hat, *, conj, lengths, axes, real, reduced, out_start, out_shape):
+    """Return the part of ``ifft(a^ b^)`` (``a^ conj(b^)`` if `conj`) that was asked for, summed over batch axes `reduced`.
+
+    `axes` are those of the result; a sum needs `conj`.
+    """
+    if reduced:
+        return passes.correlate_spectra(a_hat, b_hat, lengths, axes, real, reduced, out_start, out_shape)
+    return passes.filter_from_spectrum(a_hat, b_hat, conj, lengths, axes, real, out_start, out_shape)
+
+
+def filter_keeping_forward(x, h_hat, *, lengths, axes, real, start, out_start, out_shape, conj):
+    """Return what `filter_by_spectrum` does, and the spectrum of `x`."""
+    return passes.filter(
+        x, start, lengths, h_hat, conj, out_start, out_shape, axes, real, keep_spectrum=True
+    )  # fmt: skip
+
+
+SPECTRUM = operation(spectrum_forward)
+SPECTRA_PRODUCT = operation(spectra_product_forward)
+FILTER_KEEPING = operation(filter_keeping_forward, outputs=2)
+
+
 # The public functions -------------------------------------------------------------------------------
 def convolve(u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | None = None) -> Any:
     """Convolve two arrays along some or all axes, by FFT.
