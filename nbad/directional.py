@@ -72,12 +72,12 @@ def jvp(
     hook = hook_of(function)
     if hook is not None:  # a compiled function replays instead
         return hook("jvp", has_aux=has_aux)(primals, tangents)
-    moving, places = _moving(primals, tangents)
+    moving, places = moving_parts(primals, tangents)
     wrt = tuple(places)
     signature = signature_of(function)
     _, listed, _ = read_wrt("jvp", wrt, signature, tuple(primals), {})
     directions = [
-        _direction("jvp", "tangent", leaf.text, leaf.value, given)
+        checked_direction("jvp", "tangent", leaf.text, leaf.value, given)
         for leaf, given in zip(listed, moving, strict=True)
     ]
     value, pullback, *aux = pullback_of("jvp", function, tuple(primals), {}, wrt, has_aux=has_aux)
@@ -167,7 +167,7 @@ def hvp(function: Callable[..., Any], wrt: Any = 0) -> Callable[..., Any]:
             )
         leaves = [listed[i] for row in indices for i in row]
         checked = [
-            _direction("hvp", "direction", leaf.text, leaf.value, given)
+            checked_direction("hvp", "direction", leaf.text, leaf.value, given)
             for leaf, given in zip(leaves, tree.leaves(direction), strict=True)
         ]
         _, pullback = pullback_of("hvp", gradient, primals, kwargs, wrt)
@@ -176,7 +176,7 @@ def hvp(function: Callable[..., Any], wrt: Any = 0) -> Callable[..., Any]:
     return product
 
 
-def _moving(primals: Any, tangents: Any) -> tuple[list[Any], list[tree.Path]]:
+def moving_parts(primals: Any, tangents: Any) -> tuple[list[Any], list[tree.Path]]:
     """Return the tangents that are given, and the path of each from the tuple of primals."""
     if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
         raise InputTypeError(
@@ -211,7 +211,7 @@ def _moving(primals: Any, tangents: Any) -> tuple[list[Any], list[tree.Path]]:
     return [value for value, _ in found], [place for _, place in found]
 
 
-def _direction(name: str, word: str, text: str, primal: Any, given: Any) -> Any:
+def checked_direction(name: str, word: str, text: str, primal: Any, given: Any) -> Any:
     """Return a direction given by the caller as an array, checked against the leaf it belongs to."""
     if not is_traced(given):
         given = np.asarray(given)

@@ -27,7 +27,7 @@ from nbad.tape import Frozen, freeze, new_tape
 from nbad.trace import Traced, is_traced, plain
 from nbad.wrt import Asked, Leaf, asked_leaves, parse_wrt, signature_of, substitute
 
-_EVERYTHING = object()
+EVERYTHING = object()
 
 
 class _Recording:
@@ -174,7 +174,7 @@ def like(cotangent: Any, value: Any) -> Any:
     return cotangent
 
 
-def _packed(asked: Asked, indices: list[list[int]], cotangents: list[Any]) -> Any:
+def packed(asked: Asked, indices: list[list[int]], cotangents: list[Any]) -> Any:
     """Put cotangents back into the containers that were asked for; each leaf is an array of its own."""
     given: set[int] = set()
     answers = []
@@ -306,7 +306,7 @@ def gradient_of(
             seeds[slot] = np.ones((), dtype)
         cotangents = _sweep(frozen, activity, seeds, len(listed))
         answers = [like(c, leaf.value) for c, leaf in zip(cotangents, listed, strict=True)]
-        gradient = _packed(asked, indices, answers)
+        gradient = packed(asked, indices, answers)
         return ((value, run.aux) if has_aux else value), gradient
 
     return both
@@ -321,7 +321,7 @@ def _is_real_number(value: Any) -> bool:
 
 
 def vjp(
-    function: Callable[..., Any], *primals: Any, wrt: Any = _EVERYTHING, has_aux: bool = False, **kwargs: Any
+    function: Callable[..., Any], *primals: Any, wrt: Any = EVERYTHING, has_aux: bool = False, **kwargs: Any
 ) -> Any:
     """Return the value of `function` and its pullback, the map from output cotangents to input cotangents.
 
@@ -356,7 +356,7 @@ def vjp(
     >>> pullback(np.array([1.0, 0.0]))
     array([1., 0.])
     """
-    if wrt is _EVERYTHING:
+    if wrt is EVERYTHING:
         wrt = 0 if len(primals) == 1 else tuple((k,) for k in range(len(primals)))
     hook = hook_of(function)
     if hook is not None:
@@ -391,15 +391,15 @@ def pullback_of(
         for slot, given in zip(slots, tree.leaves(cotangent), strict=True):
             if slot is None:
                 continue
-            seed = _seed(name, given, frozen.shape(slot), frozen.dtype(slot))
+            seed = checked_seed(name, given, frozen.shape(slot), frozen.dtype(slot))
             seeds[slot] = seeds[slot] + seed if slot in seeds else seed
         cotangents = _sweep(frozen, activity, seeds, len(listed))
-        return _packed(asked, indices, [like(c, x.value) for c, x in zip(cotangents, listed, strict=True)])
+        return packed(asked, indices, [like(c, x.value) for c, x in zip(cotangents, listed, strict=True)])
 
     return (run.value, pullback, run.aux) if has_aux else (run.value, pullback)
 
 
-def _seed(name: str, given: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+def checked_seed(name: str, given: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """Return a cotangent given by the caller, checked against the output it belongs to."""
     if not is_traced(given):
         given = np.asarray(given)

@@ -1,0 +1,178 @@
+"""Graphs of transformations, derived from the graph of a function.
+
+Owns how a gradient (vjp, jvp, hvp) of a recorded function becomes a graph of its own: the ordinary transformation runs on
+recorded values, over an interpreter of the function's graph. The function itself is not called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbad import tree
+from nbad.directional import hvp, jvp
+from nbad.replay.graph import TRUTH, Graph, Guard
+from nbad.replay.recording import graph_of, interpret, record
+from nbad.signatures import Template, copied, taken_from
+from nbad.trace import is_traced
+from nbad.transforms import value_and_grad, vjp
+
+__all__ = ["Derived", "GuardFailed", "Primal", "derive", "record_primal"]
+
+
+class GuardFailed(Exception):
+    """The inputs take another branch than the recording; `line` is the source line that saw it."""
+
+    def __init__(self, line: tuple[str, int]) -> None:
+        super().__init__(line)
+        self.line = line
+
+
+@dataclass(slots=True, eq=False)
+class Primal:
+    """A recorded function: its graph and what it returns."""
+
+    graph: Graph
+    template: Template
+
+
+@dataclass(slots=True, eq=False)
+class Derived:
+    """A recorded transformation: its graph, what it returns, and how many inputs follow those of the function."""
+
+    graph: Graph
+    template: Template
+    extra: int
+
+
+def record_primal(
+    function: Callable[[list[Any]], Any], values: Sequence[Any], rewrite: Callable[[Graph], Graph]
+) -> tuple[Primal, Any]:
+    """Call `function` on recorded values.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the list of inputs.
+    values : sequence
+        The inputs.
+    rewrite : callable
+        What is done to the graph before anything is derived from it.
+
+    Returns
+    -------
+    primal : Primal
+        The recording.
+    result : any
+        What the function returned, the caller's own.
+    """
+    result, tape = record(function, values)
+    template, slots, found = taken_from(result, tape)
+    graph = rewrite(graph_of(tape, slots))
+    return Primal(graph, template), template.fill([copied(value) for value in found])
+
+
+def derive(
+    primal: Primal, kind: str, places: Sequence[int], values: Sequence[Any], extra: Sequence[Any], has_aux: bool
+) -> tuple[Derived, Any]:
+    """Record a transformation of `primal`.
+
+    Parameters
+    ----------
+    primal : Primal
+        The recorded function.
+    kind : str
+        "grad" (value and gradient), "vjp", "jvp" or "hvp".
+    places : sequence of int
+        Which of the inputs are asked for.
+    values : sequence
+        Inputs of the function.
+    extra : sequence
+        Cotangents (vjp), tangents (jvp) or directions (hvp).
+    has_aux : bool
+        The function returns a pair whose second member is not differentiated.
+
+    Returns
+    -------
+    derived : Derived
+        Its graph; the results are ``(value, tuple of gradients)`` for "grad", ``(value, tuple of cotangents)`` for "vjp",
+        ``(value, tangents)`` for "jvp" and a tuple for "hvp".
+    result : any
+        Its result for these inputs, the caller's own.
+
+    Raises
+    ------
+    GuardFailed
+        The inputs take another branch than the recording.
+    """
+    count = len(values)
+    outputs = len(primal.graph.outputs)
+    watched = primal.graph.copy()
+    watched.outputs = [*watched.outputs, *(guard.slot for guard in watched.guards)]
+    seen: list[Any] = []
+
+    def transformed(traced: list[Any]) -> Any:
+        inputs, given = traced[:count], traced[count:]
+
+        def function(*asked: Any) -> Any:
+            filled = list(inputs)
+            for place, value in zip(places, asked, strict=True):
+                filled[place] = value
+            found = interpret(watched, filled)
+            seen[:] = found[outputs:]
+            return primal.template.fill(found[:outputs])
+
+        asked = [inputs[place] for place in places]
+        if kind == "grad":
+            each = tuple((k,) for k in range(len(asked)))
+            return value_and_grad(function, each, has_aux=has_aux)(*asked)
+        if kind == "vjp":
+            value, pullback, *aux = vjp(function, *asked, has_aux=has_aux)
+            cotangents = pullback(tree.rebuild(value, given))
+            return (value, *aux), cotangents if len(asked) > 1 else (cotangents,)
+        if kind == "jvp":
+            return jvp(function, tuple(asked), tuple(given), has_aux=has_aux)
+        return hvp(function, tuple((k,) for k in range(len(asked))))(*asked, tuple(given))
+
+    result, tape = record(transformed, [*values, *extra])
+    template, slots, found = taken_from(result, tape)
+    graph = graph_of(tape, slots)
+    _take_guards(graph, tape, primal.graph, seen)
+    return Derived(graph, template, len(extra)), template.fill([copied(value) for value in found])
+
+
+def _take_guards(graph: Graph, tape: Any, primal: Graph, seen: list[Any]) -> None:
+    """Give a derived graph the guards of the function, with their source lines.
+
+    Raises
+    ------
+    GuardFailed
+        A guard sees something else than in the recording of the function.
+    """
+    offset = len(graph.lines)
+    graph.lines = [*graph.lines, *primal.lines]
+    makers = graph.makers()
+    graph.guards = []
+    for guard, value in zip(primal.guards, seen, strict=True):
+        while is_traced(value) and value._tape is not tape:
+            value = value._value
+        slot = value._slot if is_traced(value) else None
+        plain = value._value if is_traced(value) else value
+        now = bool(plain) if guard.kind == TRUTH else np.asarray(plain)
+        if not same(now, guard.seen):
+            raise GuardFailed(primal.lines[guard.line] if guard.line >= 0 else ("<unknown>", 0))
+        if slot is not None:
+            line = guard.line + offset if guard.line >= 0 else -1
+            graph.guards.append(Guard(slot, guard.kind, guard.seen, line, makers.get(slot, -1) + 1))
+    graph.guards.sort(key=lambda guard: guard.after)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Return whether two guards saw the same, to the bit."""
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        a, b = np.asarray(a), np.asarray(b)
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return type(a) is type(b) and bool(a == b)

@@ -1,0 +1,264 @@
+"""One recording of a compiled function, and the programs made from it.
+
+Owns the programs of each transformation, their pools of workspaces, and the comparison of inputs between calls (which decides
+what is not executed again).
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nbad.deriving import Derived, Primal, derive
+from nbad.hidden import Hidden
+from nbad.kernels.hashing import fingerprint
+from nbad.kernels.memory import is_alone
+from nbad.replay.graph import Graph, masks_of, pruned
+from nbad.replay.program import Program
+from nbad.replay.rewrites import rewrite_joint
+from nbad.report import current
+from nbad.signatures import Template
+
+__all__ = ["Failure", "Replayer", "Variant"]
+
+#: Ops that only look at memory in another way: not worth a comparison of inputs.
+_VIEWS = frozenset(("reshape", "transpose", "broadcast_to", "getitem", "positive", "stop_gradient"))
+#: Bits of a mask that stand for single inputs; further inputs share the last one.
+_BITS = 60
+
+_clock = itertools.count(1)
+
+
+class Failure(Exception):  # noqa: N818 - it is an outcome, no error
+    """A replay that does not fit the inputs; `line` is the source line that saw it."""
+
+    def __init__(self, line: tuple[str, int] | None) -> None:
+        super().__init__(line)
+        self.line = line
+
+
+class Replayer:
+    """A program and its workspaces.
+
+    Parameters
+    ----------
+    graph : Graph
+        What to run.
+    template : Template
+        What it returns.
+    masks : sequence of int
+        For each input of the graph: 1 if it is expected to change, else a bit of its own (or shared with others).
+    rewrites : collection of str or None
+        Names of the rewrites that are on; None for all.
+    """
+
+    def __init__(self, graph: Graph, template: Template, masks: Sequence[int], rewrites: Any) -> None:
+        graph = rewrite_joint(pruned(graph), list(masks), enabled=rewrites)
+        self.template = template
+        self.graph = pruned(graph)
+        self.masks = _worthwhile(self.graph, masks)
+        self.fixed = [(i, mask) for i, mask in enumerate(self.masks) if mask != 1]
+        self.program = Program(self.graph, self.masks)
+        self.pool: list[Any] = []
+        self.single = len(template.leaves) == 1 and template.skeleton == [None] and template.places == [0]
+
+    def take(self) -> Any:
+        """Return a workspace that no other thread uses."""
+        try:
+            return self.pool.pop()
+        except IndexError:
+            made = self.program.workspace()
+            made.prints = [None] * len(self.masks)
+            return made
+
+    def changed(self, workspace: Any, values: Sequence[Any]) -> tuple[int, list[tuple[int, Any]]]:
+        """Return the mask of the fixed inputs that differ from the workspace's last ones, and their new fingerprints."""
+        mask = 0
+        news = []
+        for i, bit in self.fixed:
+            seen = print_of(values[i])
+            if workspace.prints[i] != seen:
+                mask |= bit
+                news.append((i, seen))
+        return mask, news
+
+    def advance(self, workspace: Any, values: Sequence[Any], changed: int, news: list[tuple[int, Any]]) -> None:
+        """Run the program in a workspace.
+
+        Raises
+        ------
+        Failure
+            The recording does not fit these inputs.
+        """
+        for i, _ in news:
+            workspace.prints[i] = None  # unless the run ends well
+        status = workspace.run(values, changed)
+        if status != -1:
+            raise Failure(self.line_of(workspace, status))
+        for i, seen in news:
+            workspace.prints[i] = seen
+        for listener in current():
+            listener.replays += 1
+            listener.nodes_run += workspace.nodes_run
+            listener.nodes_skipped += workspace.nodes_skipped
+
+    def line_of(self, workspace: Any, status: int) -> tuple[str, int] | None:
+        """Return the source line of a failed guard or of a host step that returned something else."""
+        line = self.graph.guards[status].line if status >= 0 else workspace.failed_line
+        return self.graph.lines[line] if 0 <= line < len(self.graph.lines) else None
+
+    def call(self, values: Sequence[Any]) -> list[Any]:
+        """Return the results for `values`, the caller's own.
+
+        Raises
+        ------
+        Failure
+            The recording does not fit these inputs.
+        """
+        workspace = self.take()
+        changed, news = self.changed(workspace, values) if self.fixed else (0, [])
+        self.advance(workspace, values, changed | 1, news)
+        results: list[Any] = workspace.results()
+        self.pool.append(workspace)  # not reached after an error: that workspace is dropped
+        return results
+
+
+def print_of(value: Any) -> Any:
+    """Return what stands for the bits of an input."""
+    if isinstance(value, np.ndarray):
+        return fingerprint(value)
+    return np.asarray(value).tobytes()
+
+
+def _worthwhile(graph: Graph, masks: Sequence[int]) -> list[int]:
+    """Return the masks, with 1 for inputs that no work depends on that could be saved."""
+    useful = 0
+    of_slot = masks_of(graph, masks)
+    for node in graph.nodes:
+        mask = of_slot[node.outputs[0]]
+        if not mask & 1 and node.op.name not in _VIEWS:
+            useful |= mask
+    return [mask if mask & useful else 1 for mask in masks]
+
+
+def own_bits(count: int, together: Sequence[int], volatile: Sequence[int]) -> list[int]:
+    """Return masks: 1 for `volatile` inputs, one shared bit for those `together`, a bit of its own for each other one."""
+    masks = []
+    free = itertools.chain((1 << bit for bit in range(2, _BITS)), itertools.repeat(1 << _BITS))
+    for i in range(count):
+        masks.append(1 if i in volatile else 2 if i in together else next(free))
+    return masks
+
+
+class Variant:
+    """One recording of a function.
+
+    Parameters
+    ----------
+    key : tuple
+        What the recording was made for.
+    skeleton : tuple
+        The containers of the arguments.
+    primal : Primal
+        The recording.
+    hidden : Hidden
+        What the function reached besides its arguments.
+    prints : list
+        Fingerprints of the inputs of the recording.
+    """
+
+    def __init__(
+        self, key: Any, skeleton: Any, primal: Primal, hidden: Hidden | None, prints: list[Any], rewrites: Any
+    ) -> None:
+        self.key = key
+        self.skeleton = skeleton
+        self.primal = primal
+        self.hidden = hidden
+        self.prints = prints
+        self.rewrites = rewrites
+        self.used = next(_clock)
+        self.replayers: dict[Any, Replayer] = {}
+        self.derived: dict[Any, Derived] = {}
+        self.lock = threading.Lock()
+        self.watched = [] if hidden is None else _shared_constants(primal.graph)
+
+    @property
+    def replays(self) -> int:
+        """Number of replays so far."""
+        return sum(replayer.replays for replayer in list(self.replayers.values()))
+
+    def copy(self) -> Variant:
+        """Return a variant of its own with the same recording."""
+        made = Variant(self.key, self.skeleton, self.primal, self.hidden, list(self.prints), self.rewrites)
+        made.derived = dict(self.derived)
+        return made
+
+    def touch(self) -> None:
+        """Note that the recording was used."""
+        self.used = next(_clock)
+
+    def changed(self) -> str | None:
+        """Return the name of something hidden that is not as it was, None if all is."""
+        if self.hidden is not None and (name := self.hidden.changed()) is not None:
+            return name
+        for array, seen in self.watched:
+            if fingerprint(array) != seen:
+                return "an array that the function reads"
+        return None
+
+    def derive(
+        self, kind: str, places: tuple[int, ...], has_aux: bool, values: Sequence[Any], extra: Sequence[Any]
+    ) -> tuple[Derived, Any]:
+        """Return a transformation of the recording and its result for these inputs."""
+        derived, result = derive(self.primal, kind, places, values, extra, has_aux)
+        self.derived[kind, places, has_aux, _kinds(extra)] = derived
+        return derived, result
+
+    def known(self, kind: str, places: tuple[int, ...], has_aux: bool, extra: Sequence[Any]) -> Derived | None:
+        """Return a transformation that was derived before."""
+        return self.derived.get((kind, places, has_aux, _kinds(extra)))
+
+    def replayer(self, name: Any, make: Callable[[], Replayer]) -> Replayer:
+        """Return the replayer of that name, made now if this is the first time."""
+        found = self.replayers.get(name)
+        if found is None:
+            with self.lock:
+                found = self.replayers.get(name)
+                if found is None:
+                    found = self.replayers[name] = make()
+        return found
+
+
+def _kinds(extra: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple((np.result_type(x), np.shape(x), type(x) in (float, complex)) for x in extra)
+
+
+def _shared_constants(graph: Graph) -> list[tuple[np.ndarray, Any]]:
+    """Return the constant arrays that somebody else can reach, with their fingerprints."""
+    found = []
+    for slot in list(graph.constants):
+        value = graph.constants[slot]
+        if isinstance(value, np.ndarray) and not _is_private(graph, slot):
+            found.append((value, fingerprint(value)))
+    return found
+
+
+def _is_private(graph: Graph, slot: int) -> bool:
+    """Return whether only the graph refers to the memory of a constant."""
+    value = graph.constants[slot]
+    return sys.getrefcount(value) <= _ALONE and is_alone(value)
+
+
+def _count_alone() -> int:
+    """Return what `sys.getrefcount` says of an object that a dict and one variable refer to."""
+    held = {0: np.empty(1)}
+    value = held[0]
+    return sys.getrefcount(value)
+
+
+_ALONE = _count_alone()
