@@ -1,6 +1,6 @@
 """Time an elementwise loss, ``sum(exp(-x*x)*sin(3*x) + log1p(x*x))``, value and gradient, by nbad and by its peers.
 
-Forward and sweep are timed apart where a library allows it. Run ``python perf/elementwise.py``.
+Forward and sweep are timed apart where a library allows it; compiled, they are one pass. Run ``python perf/elementwise.py``.
 """
 
 import sys
@@ -33,32 +33,28 @@ def nbad_contestants(x: Array) -> list[Contestant]:
     nbad = _bench.load_nbad()
     f = loss(np)
     both = nbad.value_and_grad(f)
+    compiled = _bench.compiled(f)
+    replayed = nbad.value_and_grad(compiled)
     value, pullback = nbad.vjp(f, x)
     one = np.ones((), x.dtype)
     return [
         Contestant("nbad", lambda: both(x)),
         Contestant("nbad, forward alone", lambda: nbad.vjp(f, x), None),
         Contestant("nbad, sweep alone", lambda: pullback(one), lambda gradient: (value, gradient)),
+        Contestant("nbad compiled", lambda: replayed(x)),
+        Contestant("nbad compiled, value alone", lambda: compiled(x), None),
+        Contestant("nbad compiled, first call", lambda: nbad.value_and_grad(_bench.compiled(f))(x)),
     ]
 
 
 def numba_contestants(x: Array) -> list[Contestant]:
-    import numba
+    import _loops
 
-    @numba.njit(parallel=True)
-    def fused(x: Array, gradient: Array) -> float:
-        total = 0.0
-        for i in numba.prange(x.size):
-            t = x[i]
-            square = t * t
-            e, s, c = np.exp(-square), np.sin(t * 3), np.cos(t * 3)
-            total += e * s + np.log1p(square)
-            gradient[i] = e * (c * 3 - (t + t) * s) + (t + t) / (square + x.dtype.type(1))
-        return total
+    one, two, three = (x.dtype.type(number) for number in (1, 2, 3))
 
     def call() -> tuple[Any, Any]:
         gradient = np.empty_like(x)
-        return fused(x, gradient), gradient
+        return _loops.smooth(x, gradient, one, two, three), gradient
 
     return [Contestant("numba, one loop by hand", call)]
 
@@ -147,11 +143,16 @@ def main() -> int:
         contestants += [contestant for make in makers for contestant in make(x)]
         title = f"elementwise, {size:,} elements, {dtype}"
         session.measure(title, contestants, rtol=rtol)
-        session.table(title, contestants, "nbad")
+        session.table(title, contestants, "nbad compiled")
         sweep, jax = find(contestants, "nbad, sweep alone"), find(contestants, "JAX jit")
+        replayed, loop = find(contestants, "nbad compiled"), find(contestants, "numba, one loop by hand")
+        recording = ratio(find(contestants, "nbad compiled, first call"), find(contestants, "nbad"))
         session.aim(
             f"{dtype}: sweep alone / JAX jit's whole value and gradient", ratio(sweep, jax), at_most=1.0
         )
+        session.aim(f"{dtype}: JAX jit / nbad compiled", ratio(jax, replayed), at_least=3.0)
+        session.aim(f"{dtype}: nbad compiled / numba by hand", ratio(replayed, loop), at_most=1.3)
+        session.aim(f"{dtype}: first compiled call / uncompiled call", recording, at_most=2.0)
         print()
     return session.close()
 

@@ -115,25 +115,41 @@ def eager_jax(make: Callable[[Any], Callable[[Array], Any]], x: Array) -> list[C
 
 
 def compiled(make: Callable[[Any], Callable[[Array], Any]], x: Array) -> list[Contestant]:
-    """Return those that trace once and replay."""
-    found = []
+    """Return those that trace once and replay: whole gradients, and the function alone."""
+    nbad = _bench.load_nbad()
+    f = make(np)
+    replayed = _bench.compiled(f)
+    whole = nbad.grad(replayed)
+    found = [
+        Contestant("nbad compiled", lambda: whole(x), gradient_only),
+        Contestant("nbad compiled, forward", lambda: replayed(x), None),
+        Contestant("nbad compiled, first call", lambda: nbad.grad(_bench.compiled(f))(x), gradient_only),
+    ]
     if _bench.installed("jax"):
         import jax
 
         a = jax.numpy.asarray(x)
+        f_jax = jax.jit(make(jax.numpy))
         jitted = jax.jit(jax.grad(make(jax.numpy)))
-        found.append(Contestant("JAX jit", lambda: jax.block_until_ready(jitted(a)), gradient_only))
+        found += [
+            Contestant("JAX jit", lambda: jax.block_until_ready(jitted(a)), gradient_only),
+            Contestant("JAX jit, forward", lambda: jax.block_until_ready(f_jax(a)), None),
+        ]
     if _bench.installed("advect"):
         import advect
 
-        staged = advect.grad(advect.stage(make(np), x))
-        found.append(Contestant("advect staged", lambda: staged(x), gradient_only))
+        tape = advect.stage(f, x)
+        staged = advect.grad(tape)
+        found += [
+            Contestant("advect staged", lambda: staged(x), gradient_only),
+            Contestant("advect staged, forward", lambda: tape(x), None),
+        ]
     return found
 
 
 def chain_table(title: str, contestants: list[Contestant], operations: int) -> Table:
     """Return microseconds per operation, whole and apart."""
-    whole = [c for c in contestants if ", " not in c.name]
+    whole = [c for c in contestants if not c.name.endswith((", forward", ", sweep"))]
     zero = find(contestants, "nbad")
     rows: list[list[Any]] = []
     for c in whole:
@@ -170,7 +186,10 @@ def main() -> int:
 
     floor = chain(np, operations)
     contestants = (
-        split(make, x) + eager_jax(make, x) + [Contestant("NumPy (no gradient)", lambda: floor(x), None)]
+        split(make, x)
+        + compiled(make, x)
+        + eager_jax(make, x)
+        + [Contestant("NumPy (no gradient)", lambda: floor(x), None)]
     )
     title = f"a chain of {operations:,} operations on 10 elements"
     session.measure(title, contestants, rtol=rtol)
@@ -179,16 +198,30 @@ def main() -> int:
     session.aim(
         "recording, forward and sweep, us per operation", whole and whole / operations * 1e6, at_most=3.0
     )
+    replayed = find(contestants, "nbad compiled")
+    session.aim("compiled gradient, us per operation", replayed and replayed / operations * 1e6, at_most=0.15)
+    first = find(contestants, "nbad compiled, first call")
+    session.aim("chain: first compiled call / uncompiled call", _bench.ratio(first, whole), at_most=2.0)
     print()
 
     x = np.array([0.3, 0.7, 1.1])
     contestants = [c for c in split(sine_square, x) if ", " not in c.name]
-    contestants += eager_jax(sine_square, x) + compiled(sine_square, x)
+    contestants += [c for c in compiled(sine_square, x) if not c.name.endswith(", forward")]
+    contestants += eager_jax(sine_square, x)
     plain = sine_square(np)
     contestants.append(Contestant("NumPy (no gradient)", lambda: plain(x), None))
     title = "gradient of sum(sin(x)**2), 3 elements"
     session.measure(title, contestants, rtol=rtol)
-    session.table(title, contestants, "nbad", scale=1e6, unit="us")
+    session.table(title, contestants, "nbad compiled", scale=1e6, unit="us")
+    replayed, jax = find(contestants, "nbad compiled"), find(contestants, "JAX jit")
+    session.aim("3 elements: compiled gradient, us", replayed and replayed * 1e6, at_most=3.0)
+    session.aim("3 elements: JAX jit / nbad compiled", _bench.ratio(jax, replayed), at_least=1.0)
+    first = find(contestants, "nbad compiled, first call")
+    session.aim(
+        "3 elements: first compiled call / uncompiled call",
+        _bench.ratio(first, find(contestants, "nbad")),
+        at_most=2.0,
+    )
     return session.close()
 
 

@@ -1,7 +1,8 @@
 """Time the seed: value and gradient of ``sum((convolve(u, v) - m)**2)``, cyclic, by nbad and by its peers.
 
-The spectrum of v is computed anew at each call. The first table asks for the gradient with respect to u; the second
-shows what it costs to ask for v too. Run ``python perf/seed.py``.
+The first two tables are of functions called as they are, which compute the spectrum of v anew at each call: the gradient
+with respect to u, and what it costs to ask for v too. The last two are of compiled functions called again and again with the
+same v and m, as an iteration does that looks for u. Run ``python perf/seed.py``.
 """
 
 import math
@@ -15,10 +16,14 @@ from _bench import Contestant, Session, Table, find, ratio
 Array = Any
 
 
-def by_hand(fft: Any, u: Array, v: Array, m: Array, both: bool, **options: Any) -> tuple[Any, ...]:
+def by_hand(
+    fft: Any, u: Array, v: Array, m: Array, both: bool, v_hat: Array | None = None, **options: Any
+) -> tuple[Any, ...]:
     """Return value and gradient with real transforms, each computed once; `fft` is a module like numpy.fft."""
     shape, axes = u.shape, range(u.ndim)
-    u_hat, v_hat = fft.rfftn(u, axes=axes, **options), fft.rfftn(v, axes=axes, **options)
+    u_hat = fft.rfftn(u, axes=axes, **options)
+    if v_hat is None:
+        v_hat = fft.rfftn(v, axes=axes, **options)
     residual = fft.irfftn(u_hat * v_hat, s=shape, axes=axes, **options) - m
     value = np.sum(residual * residual)
     g_hat = fft.rfftn(2.0 * residual, axes=axes, **options)
@@ -48,15 +53,24 @@ def flat(result: tuple[Any, Any]) -> tuple[Any, ...]:
     return (value, *gradient) if isinstance(gradient, tuple) else (value, gradient)
 
 
-def nbad_contestants(u: Array, v: Array, m: Array, both: bool) -> list[Contestant]:
+def nbad_losses(compiled: bool) -> dict[str, Any]:
+    """Return the loss by convolve, with real transforms and as the seed writes it."""
     nbad = _bench.load_nbad()
-    wrt = (0, 1) if both else 0
 
     def convolved(u: Array, v: Array, m: Array) -> Any:
         return np.sum((nbad.convolve(u, v, mode="wrap") - m) ** 2)
 
-    functions = {"nbad": convolved, **{f"nbad, {name}": f for name, f in losses(np).items()}}
-    gradients = {name: nbad.value_and_grad(f, wrt) for name, f in functions.items()}
+    first = "nbad compiled" if compiled else "nbad"
+    functions = {first: convolved, **{f"{first}, {name}": f for name, f in losses(np).items()}}
+    return {name: _bench.compiled(f) for name, f in functions.items()} if compiled else functions
+
+
+def nbad_contestants(u: Array, v: Array, m: Array, both: bool) -> list[Contestant]:
+    nbad = _bench.load_nbad()
+    functions = nbad_losses(compiled=False)
+    if both:
+        functions |= nbad_losses(compiled=True)
+    gradients = {name: nbad.value_and_grad(f, (0, 1) if both else 0) for name, f in functions.items()}
     return [Contestant(name, lambda g=g: g(u, v, m), flat) for name, g in gradients.items()]
 
 
@@ -130,6 +144,72 @@ def contestants(u: Array, v: Array, m: Array, both: bool) -> list[Contestant]:
     return found + [contestant for make in makers for contestant in make(u, v, m, both)]
 
 
+def jax_given_spectrum(u: Array, v: Array, m: Array) -> tuple[Any, Any]:
+    """Return value and gradient by JAX where the caller keeps the spectrum of v, and a call without arguments for each."""
+    import jax
+
+    a, b, c = (jax.numpy.asarray(x) for x in (u, v, m))
+    axes = tuple(range(u.ndim))
+    b_hat = jax.numpy.fft.rfftn(b, axes=axes)
+
+    def f(u: Array, v_hat: Array, m: Array) -> Any:
+        product = jax.numpy.fft.rfftn(u, axes=axes) * v_hat
+        return jax.numpy.sum((jax.numpy.fft.irfftn(product, s=u.shape, axes=axes) - m) ** 2)
+
+    alone, both = jax.jit(jax.grad(f)), jax.jit(jax.value_and_grad(f))
+    return (
+        lambda: jax.block_until_ready(alone(a, b_hat, c)),
+        lambda: jax.block_until_ready(both(a, b_hat, c)),
+    )
+
+
+def replayed(u: Array, v: Array, m: Array) -> tuple[list[Contestant], list[Contestant]]:
+    """Return the gradient in u alone, and value and gradient, by those that compile; v and m stay the same."""
+    nbad = _bench.load_nbad()
+    alone, both = [], []
+
+    def add(name: str, gradient: Any, value_and_gradient: Any) -> None:
+        alone.append(Contestant(name, gradient, lambda result: (result,)))
+        both.append(Contestant(name, value_and_gradient, flat))
+
+    if _bench.installed("scipy"):
+        import scipy.fft as fft
+
+        workers = _bench.THREADS
+        v_hat = fft.rfftn(v, workers=workers)
+
+        def hand() -> tuple[Any, ...]:
+            return by_hand(fft, u, v, m, False, v_hat, workers=workers)
+
+        add(f"scipy.fft by hand, spectrum of v kept, {workers} workers", lambda: hand()[1], hand)
+    for name, f in nbad_losses(compiled=True).items():
+        gradient, value_and_gradient = nbad.grad(f), nbad.value_and_grad(f)
+        add(name, lambda g=gradient: g(u, v, m), lambda g=value_and_gradient: g(u, v, m))
+    if _bench.installed("jax"):
+        import jax
+
+        arrays = [jax.numpy.asarray(x) for x in (u, v, m)]
+        for name, f in losses(jax.numpy).items():
+            gradient, value_and_gradient = jax.jit(jax.grad(f)), jax.jit(jax.value_and_grad(f))
+            add(
+                f"JAX jit, {name}",
+                lambda g=gradient: jax.block_until_ready(g(*arrays)),
+                lambda g=value_and_gradient: jax.block_until_ready(g(*arrays)),
+            )
+        add("JAX jit, spectrum of v kept by hand", *jax_given_spectrum(u, v, m))
+    if _bench.installed("advect"):
+        import advect
+
+        f = advect.stage(losses(np)["hand-written rfft"], u, v, m)
+        gradient, value_and_gradient = advect.grad(f), advect.value_and_grad(f)
+        add(
+            "advect staged, hand-written rfft",
+            lambda: gradient(u, v, m),
+            lambda: value_and_gradient(u, v, m),
+        )
+    return alone, both
+
+
 def main() -> int:
     parser = _bench.arguments(__doc__.splitlines()[0], rounds=7)
     parser.add_argument("--shape", default="512x512x23", help="shape of u, v and m (default %(default)s)")
@@ -164,6 +244,23 @@ def main() -> int:
     jax, torch = find(alone, "JAX jit, hand-written rfft"), find(alone, "torch, hand-written rfft")
     session.aim("gradient in u, JAX jit with hand-written rfft / nbad", ratio(jax, nbad), at_least=1.5)
     session.aim("gradient in u, torch with hand-written rfft / nbad", ratio(torch, nbad), at_least=2.5)
+    print()
+    del alone, together
+
+    alone, valued = replayed(u, v, m)
+    session.measure(f"compiled, v and m fixed, {size} {options.dtype}", alone, valued, rtol=rtol)
+    base = "nbad compiled, plain formula"
+    session.table(f"compiled, v and m fixed: gradient in u, {size} {options.dtype}", alone, base)
+    session.table(f"compiled, v and m fixed: value and gradient in u, {size} {options.dtype}", valued, base)
+    for what, found in (("gradient", alone), ("value and gradient", valued)):
+        nbad = find(found, base)
+        plain, real = find(found, "JAX jit, plain formula"), find(found, "JAX jit, hand-written rfft")
+        session.aim(f"{what}, v fixed: JAX jit, plain / nbad compiled, plain", ratio(plain, nbad), at_least=4)
+        session.aim(
+            f"{what}, v fixed: JAX jit with hand-written rfft / nbad compiled, plain",
+            ratio(real, nbad),
+            at_least=2.5,
+        )
     return session.close()
 
 
