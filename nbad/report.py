@@ -34,6 +34,10 @@ class Report:
         Bytes of the caller's arrays that the tapes referred to.
     sweeps : int
         Backward sweeps.
+    replays : int
+        Replays of compiled functions and of their transformations.
+    nodes_run, nodes_skipped : int
+        Nodes that these replays executed, and nodes that they did not execute because what they depend on had not changed.
     time_forward, time_sweep : float
         Seconds spent in traced forward calls and in sweeps.
     """
@@ -45,6 +49,9 @@ class Report:
     bytes_kept: int = 0
     bytes_borrowed: int = 0
     sweeps: int = 0
+    replays: int = 0
+    nodes_run: int = 0
+    nodes_skipped: int = 0
     time_forward: float = 0.0
     time_sweep: float = 0.0
 
@@ -72,6 +79,8 @@ class Report:
             f"bytes kept        {self.bytes_kept} (and {self.bytes_borrowed} of the caller's own)",
             f"seconds           {self.time_forward:.6f} forward, {self.time_sweep:.6f} sweep",
         ]
+        if self.replays:
+            rows.append(f"replays           {self.replays}: {self.nodes_run} nodes run, {self.nodes_skipped} unchanged")
         for op, operand in sorted(set(self.rules_run) | set(self.rules_skipped)):
             run, skipped = self.rules_run[op, operand], self.rules_skipped[op, operand]
             rows.append(f"  {op}, {operand}: {run} run, {skipped} skipped")
