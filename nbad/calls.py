@@ -194,7 +194,7 @@ class GradientCall:
                 graph, template = derived.graph, derived.template
                 if kind == "grad":
                     graph, template = _without_value(graph, template)
-                return Replayer(graph, template, masks, variant.rewrites)
+                return Replayer(graph, template, masks, variant.rewrites, derived.sweep_from)
 
             replayer = variant.replayer((kind, places, has_aux), make)
             result = finish(replayer.template.fill(replay_with(variant, replayer, values)))
@@ -294,7 +294,7 @@ class PullbackCall:
             def make() -> Replayer:
                 count = len(values)
                 masks = own_bits(count + len(seeds), places, range(count, count + len(seeds)))
-                return Replayer(derived.graph, derived.template, masks, variant.rewrites)
+                return Replayer(derived.graph, derived.template, masks, variant.rewrites, derived.sweep_from)
 
             replayer = variant.replayer(("vjp", places, has_aux), make)
             held = _Held(replayer, values, seeds)
@@ -474,7 +474,7 @@ def _directed(
         def make() -> Replayer:
             count = len(values)
             masks = own_bits(count + len(directions), places, range(count, count + len(directions)))
-            return Replayer(derived.graph, derived.template, masks, variant.rewrites)
+            return Replayer(derived.graph, derived.template, masks, variant.rewrites, derived.sweep_from)
 
         replayer = variant.replayer((kind, places, has_aux), make)
         return finish(replayer.template.fill(replay_with(variant, replayer, [*values, *directions])))

@@ -27,7 +27,7 @@ from nbad.hidden import Hidden
 from nbad.methods import user_frame, user_line
 from nbad.replay.graph import Graph
 from nbad.replay.picture import Listing, to_dot
-from nbad.replay.rewrites import known_rewrites, rewrite_primal
+from nbad.replay.rewrites import REWRITES, rewrite_primal
 from nbad.signatures import Call
 from nbad.variants import Failure, Variant, print_of
 from nbad.wrt import signature_of
@@ -141,6 +141,9 @@ class Compiled:
             raise TypeError(f"compile takes a function, not {type(function).__name__}")
         if variants < 1:
             raise ValueError(f"variants must be at least 1, not {variants}")
+        unknown = sorted(set(rewrites or ()) - set(REWRITES))
+        if unknown:
+            raise ValueError(f"there is no rewrite {unknown[0]!r}; there are {', '.join(REWRITES)}")
         if function is not None:
             functools.update_wrapper(self, function)
             signature = signature_of(function)
@@ -148,7 +151,7 @@ class Compiled:
         self.function = function
         self.signature = signature
         self.limit = variants
-        self.rewrites = known_rewrites(rewrites)
+        self.rewrites = None if rewrites is None else frozenset(rewrites)
         self._lock = threading.RLock()
         self._by_key: dict[Any, tuple[Variant, ...]] = {}
         self._account = CompileReport()
@@ -334,7 +337,7 @@ class Compiled:
         return made
 
     def __reduce__(self) -> Any:
-        """Pickle by name where the module knows this object by its name, else by the function and its recordings."""
+        """Pickle by name where the module knows this object by its name, else the function; its recordings if it has no name."""
         module, path = getattr(self, "__module__", None), getattr(self, "__qualname__", "")
         found: Any = sys.modules.get(module) if module else None
         for part in path.split("."):
@@ -346,8 +349,10 @@ class Compiled:
             pickle.dumps(function)
         except (pickle.PicklingError, AttributeError, TypeError):
             function = None  # what was recorded can still be replayed
-        options = {"variants": self.limit, "rewrites": self.rewrites, "name": self.name}
-        return _rebuilt, (function, options, self.to_bytes())
+        options = {"variants": self.limit, "rewrites": self.rewrites}
+        if function is not None:
+            return _remade, (function, options)
+        return _rebuilt, ({**options, "name": self.name}, self.to_bytes())
 
     # Files ------------------------------------------------------------------------------------------
 
@@ -404,12 +409,18 @@ def load(path: Any) -> Compiled:
         If the file is damaged, or names operations that do not exist here. Nothing of it has run then.
     """
     with open(path, "rb") as file:
-        return _rebuilt(None, {}, file.read())
+        return _rebuilt({}, file.read())
 
 
-def _rebuilt(function: Callable[..., Any] | None, options: dict[str, Any], content: bytes) -> Compiled:
-    name, signature, variants = saving.unpack_variants(content, loaded=function is None)
-    made = Compiled(function, **{"name": name, "signature": signature, **options})
+def _remade(function: Callable[..., Any], options: dict[str, Any]) -> Compiled:
+    """Return a compiled function without recordings: what they were made under may not hold where this one lives."""
+    return Compiled(function, **options)
+
+
+def _rebuilt(options: dict[str, Any], content: bytes) -> Compiled:
+    """Return a function that can only replay."""
+    name, signature, variants = saving.unpack_variants(content)
+    made = Compiled(None, **{"name": name, "signature": signature, **options})
     for variant in variants:
         variant.rewrites = made.rewrites
         made._by_key[variant.key] = (*made._by_key.get(variant.key, ()), variant)

@@ -41,11 +41,11 @@ class Primal:
 
 @dataclass(slots=True, eq=False)
 class Derived:
-    """A recorded transformation: its graph, what it returns, and how many inputs follow those of the function."""
+    """A recorded transformation: its graph, what it returns, and the position of the first node of a sweep."""
 
     graph: Graph
     template: Template
-    extra: int
+    sweep_from: int
 
 
 def record_primal(
@@ -113,6 +113,7 @@ def derive(
     watched = primal.graph.copy()
     watched.outputs = [*watched.outputs, *(guard.slot for guard in watched.guards)]
     seen: list[Any] = []
+    begun = [0]
 
     def transformed(traced: list[Any]) -> Any:
         inputs, given = traced[:count], traced[count:]
@@ -123,6 +124,7 @@ def derive(
                 filled[place] = value
             found = interpret(watched, filled)
             seen[:] = found[outputs:]
+            begun[:] = [len(traced[0]._tape.op) if traced else 0]
             return primal.template.fill(found[:outputs])
 
         asked = [inputs[place] for place in places]
@@ -141,7 +143,7 @@ def derive(
     template, slots, found = taken_from(result, tape)
     graph = graph_of(tape, slots)
     _take_guards(graph, tape, primal.graph, seen)
-    return Derived(graph, template, len(extra)), template.fill([copied(value) for value in found])
+    return Derived(graph, template, begun[0]), template.fill([copied(value) for value in found])
 
 
 def _take_guards(graph: Graph, tape: Any, primal: Graph, seen: list[Any]) -> None:

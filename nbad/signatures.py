@@ -17,7 +17,7 @@ from nbad.errors import InputTypeError
 from nbad.methods import user_line
 from nbad.trace import is_traced
 
-__all__ = ["Call", "Template", "copied", "is_input", "native", "read_call", "taken_from"]
+__all__ = ["Call", "Template", "Value", "copied", "is_input", "native", "read_call", "taken_from"]
 
 #: dtypes of arrays that a replay can take; everything else is refused.
 _KINDS = "fciub"
@@ -102,12 +102,12 @@ def read_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call 
                 hash(leaf)
             except TypeError:
                 raise _unfit(name, args, ordered, i) from None
-            specs.append(_Value(kind, leaf))
+            specs.append(Value(kind, leaf))
     tokens = tuple(skeleton)
     return Call((tokens, tuple(specs)), tokens, leaves, inputs)
 
 
-class _Value(NamedTuple):
+class Value(NamedTuple):
     """A leaf that is part of the key: True, 1 and 1.0 are equal to Python but not alike."""
 
     kind: type

@@ -18,7 +18,7 @@ from nbad.deriving import Derived, Primal, derive
 from nbad.hidden import Hidden
 from nbad.kernels.hashing import fingerprint
 from nbad.kernels.memory import is_alone
-from nbad.replay.graph import Graph, masks_of, pruned
+from nbad.replay.graph import Graph, masks_of
 from nbad.replay.program import Program
 from nbad.replay.rewrites import rewrite_joint
 from nbad.report import current
@@ -55,17 +55,27 @@ class Replayer:
         For each input of the graph: 1 if it is expected to change, else a bit of its own (or shared with others).
     rewrites : collection of str or None
         Names of the rewrites that are on; None for all.
+    sweep_from : int, optional
+        Position of the first node that was made by a sweep.
     """
 
-    def __init__(self, graph: Graph, template: Template, masks: Sequence[int], rewrites: Any) -> None:
-        graph = rewrite_joint(pruned(graph), list(masks), enabled=rewrites)
+    def __init__(
+        self,
+        graph: Graph,
+        template: Template,
+        masks: Sequence[int],
+        rewrites: Any,
+        sweep_from: int | None = None,
+    ) -> None:
         self.template = template
-        self.graph = pruned(graph)
+        self.graph = rewrite_joint(graph, list(masks), enabled=rewrites, sweep_from=sweep_from)
         self.masks = _worthwhile(self.graph, masks)
         self.fixed = [(i, mask) for i, mask in enumerate(self.masks) if mask != 1]
         self.program = Program(self.graph, self.masks)
         self.pool: list[Any] = []
-        self.single = len(template.leaves) == 1 and template.skeleton == [None] and template.places == [0]
+        self.made: list[Any] = []
+        self.lost = 0
+        self.lock = threading.Lock()
 
     def take(self) -> Any:
         """Return a workspace that no other thread uses."""
@@ -74,7 +84,23 @@ class Replayer:
         except IndexError:
             made = self.program.workspace()
             made.prints = [None] * len(self.masks)
+            made.calls = 0
+            with self.lock:
+                self.made.append(made)
             return made
+
+    @property
+    def replays(self) -> int:
+        """Number of replays so far."""
+        with self.lock:
+            return self.lost + sum(workspace.calls for workspace in self.made)
+
+    def drop(self, workspace: Any) -> None:
+        """Forget a workspace in which a run did not end well."""
+        with self.lock:
+            if workspace in self.made:
+                self.made.remove(workspace)
+                self.lost += workspace.calls
 
     def changed(self, workspace: Any, values: Sequence[Any]) -> tuple[int, list[tuple[int, Any]]]:
         """Return the mask of the fixed inputs that differ from the workspace's last ones, and their new fingerprints."""
@@ -99,9 +125,11 @@ class Replayer:
             workspace.prints[i] = None  # unless the run ends well
         status = workspace.run(values, changed)
         if status != -1:
+            self.drop(workspace)
             raise Failure(self.line_of(workspace, status))
         for i, seen in news:
             workspace.prints[i] = seen
+        workspace.calls += 1
         for listener in current():
             listener.replays += 1
             listener.nodes_run += workspace.nodes_run
