@@ -33,7 +33,8 @@ def user_line() -> str | None:
     return None if frame is None else where(frame.f_code.co_filename, frame.f_lineno)
 
 
-def _detached(action: str) -> DetachError:
+def detached(action: str) -> DetachError:
+    """Return the error for an action that would drop the derivative unseen."""
     return DetachError.of(action, at=user_line())
 
 
@@ -55,7 +56,7 @@ class ArrayMethods:
     def dtype(self) -> np.dtype[Any]:
         """Dtype of the value."""
         value = self._value
-        return np.result_type(type(value)) if type(value) in (int, float, complex) else value.dtype
+        return np.result_type(type(value)) if type(value) in (int, float, complex, bool) else value.dtype
 
     @property
     def ndim(self) -> int:
@@ -119,15 +120,11 @@ class ArrayMethods:
         """Return the elements at `index`, as NumPy does (basic and advanced indexing)."""
         return BINDINGS[operator.getitem](self, index)
 
-    def __bool__(self) -> bool:
-        """Return the truth of the value (Python control flow on values is free)."""
-        return bool(self._value)
-
     def __contains__(self, item: Any) -> bool:
         """Return whether any element equals `item`."""
         return bool(np.any(np.equal(self, item)))
 
-    # Comparisons and rounding give plain arrays: they carry no derivative.
+    # Comparisons and bits: they carry no derivative.
     def __lt__(self, other: Any) -> Any:
         return np.less(self, other)
 
@@ -145,6 +142,39 @@ class ArrayMethods:
 
     def __ne__(self, other: object) -> Any:
         return np.not_equal(self, other)  # type: ignore[call-overload]
+
+    def __and__(self, other: Any) -> Any:
+        return np.bitwise_and(self, other)
+
+    def __rand__(self, other: Any) -> Any:
+        return np.bitwise_and(other, self)
+
+    def __or__(self, other: Any) -> Any:
+        return np.bitwise_or(self, other)
+
+    def __ror__(self, other: Any) -> Any:
+        return np.bitwise_or(other, self)
+
+    def __xor__(self, other: Any) -> Any:
+        return np.bitwise_xor(self, other)
+
+    def __rxor__(self, other: Any) -> Any:
+        return np.bitwise_xor(other, self)
+
+    def __lshift__(self, other: Any) -> Any:
+        return np.left_shift(self, other)
+
+    def __rlshift__(self, other: Any) -> Any:
+        return np.left_shift(other, self)
+
+    def __rshift__(self, other: Any) -> Any:
+        return np.right_shift(self, other)
+
+    def __rrshift__(self, other: Any) -> Any:
+        return np.right_shift(other, self)
+
+    def __invert__(self) -> Any:
+        return np.invert(self)
 
     def __matmul__(self, other: Any) -> Any:
         return np.matmul(self, other)
@@ -165,39 +195,6 @@ class ArrayMethods:
     def __deepcopy__(self, memo: Any) -> Any:
         """Return a copy that carries the derivative."""
         return np.copy(self)
-
-    # What would silently drop the derivative raises instead.
-    def __float__(self) -> float:
-        """Refuse: the result would carry no derivative."""
-        raise _detached("float()")
-
-    def __int__(self) -> int:
-        """Refuse: the result would carry no derivative."""
-        raise _detached("int()")
-
-    def __complex__(self) -> complex:
-        """Refuse: the result would carry no derivative."""
-        raise _detached("complex()")
-
-    def __index__(self) -> int:
-        """Refuse: a value that carries a derivative is no index."""
-        raise _detached("an index")
-
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse: the result would carry no derivative."""
-        raise _detached("np.asarray(), np.array() or a store into a plain ndarray")
-
-    def item(self, *args: Any) -> Any:
-        """Refuse: the result would carry no derivative."""
-        raise _detached(".item()")
-
-    def tolist(self) -> Any:
-        """Refuse: the result would carry no derivative."""
-        raise _detached(".tolist()")
-
-    def tobytes(self, *args: Any) -> Any:
-        """Refuse: the result would carry no derivative."""
-        raise _detached(".tobytes()")
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the array cast to `dtype`; to an integer or boolean dtype it becomes a plain array."""
@@ -272,7 +269,7 @@ ArrayMethods.conj = ArrayMethods.conjugate = _forwarding("conj", np.conjugate)  
 
 def _refused(name: str) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        raise _detached(f".{name}()")
+        raise detached(f".{name}()")
 
     method.__name__ = name
     method.__doc__ = "Refuse: it writes in place or drops the derivative."

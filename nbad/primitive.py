@@ -17,7 +17,7 @@ from nbad.keeping import operand
 from nbad.methods import user_line
 from nbad.table import TABLE, Function, Op, add_row
 from nbad.tape import encode
-from nbad.trace import Traced, apply
+from nbad.trace import Traced, apply, carries_derivative
 
 __all__ = ["Primitive", "primitive"]
 
@@ -43,13 +43,12 @@ class Primitive:
         Its row of the table.
     """
 
-    def __init__(self, function: Function, op: Op, missing: frozenset[str]) -> None:
+    def __init__(self, function: Function, op: Op) -> None:
         functools.update_wrapper(self, function)
         parameters = inspect.signature(function).parameters.values()
         hidden = {read.name for read in op.forward_reads}
         self.op = op
         self.__signature__ = inspect.Signature([p for p in parameters if p.name not in hidden])
-        self._missing = missing
         self._defaults = {p.name: p.default for p in parameters if p.name in op.attributes}
         # Calls with all operands by position and no keywords need no sorting.
         self._direct = not op.variadic and inspect.Parameter.empty not in self._defaults.values()
@@ -67,7 +66,7 @@ class Primitive:
             return apply(op, *operands, **attributes)
         names = op.operands * len(operands) if op.variadic else op.operands
         for name, value in zip(names, operands, strict=True):
-            if type(value) is Traced and name in self._missing:
+            if name in op.missing and carries_derivative(value):
                 raise NoRuleError.of(
                     f"operand {name!r} of {op.name}",
                     at=user_line(),
@@ -236,7 +235,8 @@ def primitive(
             if operand_name in _OPTIONS:
                 raise RuleError.reserved(title, operand_name, _OPTIONS)
         forward.op = op
-        return Primitive(function, op, frozenset(op.operands) - frozenset(pullbacks))
+        op.missing = frozenset(op.operands) - frozenset(pullbacks)
+        return Primitive(function, op)
 
     return decorate
 

@@ -30,6 +30,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nbad.encoding import Call
 from nbad.errors import RuleError
 
 RESERVED = ("g", "y", "k", "others")
@@ -124,6 +125,7 @@ class Op:
     metadata: bool = False  # a rule reads shapes or dtypes of operands, so constants need a slot too
     hidden: tuple[int, ...] = ()  # positions in `shared` of the values made at forward time
     foreign: bool = False  # the user's: its outputs may live in memory that he holds
+    missing: frozenset[str] = frozenset()  # the user's: operands that no rule was given for, not even None
     #: for ops of one or two operands, by the bitmask of varied operands: whether a, b and y are kept
     fast: tuple[tuple[bool, bool, bool], ...] = ()
     _keep: dict[int, Keep] = field(default_factory=dict)
@@ -171,6 +173,11 @@ class Op:
                     todo.extend(self.shared[read.index].reads)
         return Keep(tuple(sorted(operands)), output, tuple(sorted(shared)))
 
+    @property
+    def constant(self) -> bool:
+        """No derivative passes: no operand has a pullback, and none lacks one by mistake."""
+        return not self.missing and all(pullback is None for pullback in self.pullbacks)
+
     def __repr__(self) -> str:
         return f"<op {self.name}>"
 
@@ -181,8 +188,9 @@ TABLE: list[Op] = []
 UFUNCS: dict[np.ufunc, Op] = {}
 #: What NumPy function (or ufunc with a composed form) is replaced by which function of ours.
 BINDINGS: dict[Function, Function] = {}
-#: NumPy functions and ufuncs whose results carry no derivative: called on plain values.
-CONSTANT: set[Function] = set()
+#: NumPy functions and ufuncs whose results carry no derivative: called on plain values. Recording tapes have a row
+#: for each; None where the result depends on shapes and dtypes only.
+CONSTANT: dict[Function, Op | None] = {}
 
 _lock = threading.Lock()
 
@@ -299,10 +307,10 @@ def add_row(
     return op
 
 
-def elementwise(forward: Function, /, *, name: str | None = None, **pullbacks: Function | None) -> Op:
+def elementwise(forward: Function, /, *, name: str | None = None, catch: bool = True, **pullbacks: Any) -> Op:
     """Add an elementwise row: operand names are the keywords, None for an operand that passes nothing back.
 
-    If `forward` is a ufunc it is caught by this row.
+    If `forward` is a ufunc it is caught by this row, unless `catch` is false.
 
     Examples
     --------
@@ -338,7 +346,7 @@ def elementwise(forward: Function, /, *, name: str | None = None, **pullbacks: F
         )
         op.fast = tuple((0 in k.operands, 1 in k.operands, k.output) for k in map(op.keep, range(4)))
         TABLE.append(op)
-        if is_ufunc and forward not in UFUNCS:
+        if catch and is_ufunc and forward not in UFUNCS:
             UFUNCS[forward] = op  # type: ignore[index]
     return op
 
@@ -356,7 +364,22 @@ def binds(*functions: Function) -> Callable[[Function], Function]:
 
 def constant(*functions: Function) -> None:
     """Register NumPy functions whose results carry no derivative (comparisons, rounding, index functions)."""
-    CONSTANT.update(functions)
+    for function in functions:
+        if function not in CONSTANT:
+            CONSTANT[function] = forward_only(function)
+
+
+def metadata(*functions: Function) -> None:
+    """Register NumPy functions whose results depend on shapes and dtypes only."""
+    CONSTANT.update(dict.fromkeys(functions))
+
+
+def forward_only(function: Function, name: str | None = None) -> Op:
+    """Add a row without pullbacks for a function: elementwise for a ufunc, else any call of it (`nbad.encoding`)."""
+    name = name or function.__name__
+    if isinstance(function, np.ufunc):
+        return elementwise(function, name=name, catch=False, **dict.fromkeys("ab" if function.nin == 2 else "x"))
+    return add_row(Call(function), {}, name=name)
 
 
 def _parameters(forward: Function, name: str) -> tuple[tuple[str, ...], bool, tuple[str, ...]]:

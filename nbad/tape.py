@@ -40,6 +40,10 @@ from nbad.kernels.block import DTYPES
 OTHER = 7
 #: Elements from which `Tape.big` is set: forward operations may be worth fanning out.
 BIG = 1 << 16
+#: What the value of a slot is to Python: an ndarray, a NumPy scalar, or a Python number (weak in promotion).
+ARRAY, SCALAR, PYTHON = range(3)
+#: Kinds of guards: the truth of a value, or all of its bits.
+TRUTH, CONTENTS = "truth", "contents"
 
 _levels = itertools.count(1)
 _INT, _TRUE, _FALSE, _NONE, _FLOAT, _STR, _TUPLE, _SLICE, _ELLIPSIS, _BIG, _COMPLEX = range(11)
@@ -138,6 +142,10 @@ def decode(attr: Any, position: int) -> tuple[Any, int]:
 class Tape:
     """The growing tape of one traced call.
 
+    A recording tape (`records`) holds every operation on its values, whether it has a derivative or not, with all operands;
+    it keeps no values but constants. `forms` says what each of its slots is to Python (ARRAY, SCALAR or PYTHON), `guards` what
+    Python code saw of its values: (slot, kind, what was seen, line, number of nodes before).
+
     Appending is spelled out where values are recorded (`nbad.trace`), because a method call per array would cost more than
     the append itself.
     """
@@ -162,7 +170,10 @@ class Tape:
         "edge_slot",
         "edges_of",
         "foreign",
+        "forms",
+        "guards",
         "inputs",
+        "known",
         "last_aval",
         "last_code",
         "last_dtype",
@@ -176,6 +187,7 @@ class Tape:
         "odd",
         "op",
         "out_start",
+        "records",
         "ref",
         "roots",
         "scalar",
@@ -223,6 +235,11 @@ class Tape:
         self.big = False
         self.odd = False  # an input is not in native byte order, so results are not of its dtype
         self.closed = False
+        self.records = False
+        self.forms = array("B")
+        self.guards: list[tuple[int, str, Any, int, int]] = []
+        #: recording tapes: the slot of each constant, and which guards there are
+        self.known: dict[Any, int] = {}
         #: ids of the objects that own the memory of what users' forwards returned
         self.foreign: set[int] = set()
         #: ids of the objects that own the memory of the asked-for inputs and of constants
@@ -299,6 +316,13 @@ class Tape:
             if start <= lasti < end and number is not None:
                 return code.co_filename, number
         return code.co_filename, code.co_firstlineno
+
+
+def form_of(value: Any) -> int:
+    """Return ARRAY, SCALAR or PYTHON for a value."""
+    if isinstance(value, np.generic):
+        return SCALAR
+    return PYTHON if isinstance(value, (bool, int, float, complex)) else ARRAY
 
 
 def new_tape() -> Tape:

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from nbad.conversions import Conversions
 from nbad.errors import EscapedTraceError, NoRuleError, RuleError
 from nbad.keeping import keep_constant, keep_value, operand, root_of, run_forward, shared_values
 from nbad.kernels.forward import elementwise_forward
-from nbad.methods import ArrayMethods, user_frame, user_line
-from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op
+from nbad.methods import user_frame, user_line
+from nbad.recorder import add_node
+from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op, constant
 from nbad.tape import Tape
 
 _ndarray = np.ndarray
@@ -23,8 +25,8 @@ _float64 = np.float64
 _getframe = sys._getframe
 
 
-class Traced(ArrayMethods):
-    """A value that an asked-for gradient depends on.
+class Traced(Conversions):
+    """A value that an asked-for gradient depends on, or (on a recording tape) any value of a recorded function.
 
     It behaves like the ndarray (or scalar) it stands for; operations on it are recorded. It is made by nbad and is valid
     during one call.
@@ -45,7 +47,7 @@ class Traced(ArrayMethods):
 
     def __format__(self, spec: str) -> str:
         """Format the value, as the plain number would be."""
-        return format(plain(self), spec)
+        return format(underlying(self), spec)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """Record a ufunc call (NumPy's protocol)."""
@@ -64,7 +66,7 @@ class Traced(ArrayMethods):
         if binding is not None:
             return binding(*args, **kwargs)
         if function in CONSTANT:
-            return function(*plain_tree(args), **plain_tree(kwargs))
+            return BINDINGS[constant](function, CONSTANT[function], args, kwargs)
         name = f"{function.__module__}.{function.__name__}"
         raise NoRuleError.of(name, at=user_line())
 
@@ -99,7 +101,9 @@ class Traced(ArrayMethods):
 
     def __pow__(self, other: Any) -> Any:
         # NumPy's own short cuts for a Python scalar exponent; each keeps less than power does.
-        if type(other) in (int, float) and type(self._value) is not float:
+        kind = type(self._value)
+        short = kind is not Traced and not self._tape.records and kind is not float
+        if type(other) in (int, float) and (short or _is_inexact(self)):
             if other == 2:
                 return _unary(np.square, UFUNCS[np.square], self)
             if other == 1:
@@ -128,16 +132,14 @@ class Traced(ArrayMethods):
     def __abs__(self) -> Any:
         return BINDINGS[operator.abs](self)
 
-    # Without derivative; on plain values, because Python's own numbers stay Python's (and weak).
     def __round__(self, digits: int | None = None) -> Any:
-        value = plain(self)
-        return np.round(value, digits or 0) if type(value) is _ndarray else round(value, digits)
+        return BINDINGS[round](self, digits)
 
     def __floordiv__(self, other: Any) -> Any:
-        return plain(self) // plain(other)
+        return BINDINGS[operator.floordiv](self, other)
 
     def __rfloordiv__(self, other: Any) -> Any:
-        return plain(other) // plain(self)
+        return BINDINGS[operator.floordiv](other, self)
 
 
 #: Rows of the operators used most; filled by `install_operators` once the elementwise rules exist.
@@ -155,28 +157,48 @@ def install_operators() -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` without any tracing: the ndarray or scalar underneath."""
+    """Return `value` without what carries derivatives: the ndarray or scalar underneath, or the recorded value."""
     while type(value) is Traced:
         if value._tape.closed:
             raise _escaped(value)
+        if value._tape.records:
+            break
         value = value._value
     return value
 
 
-def plain_tree(value: Any) -> Any:
+def underlying(value: Any) -> Any:
+    """Return the ndarray or number underneath, for questions of form: a recording does not see what is done with it."""
+    while type(value) is Traced:
+        value = value._value
+    return value
+
+
+def plain_tree(value: Any, by: Callable[[Any], Any] = plain) -> Any:
     """Return `value` with every traced value inside lists, tuples and dicts replaced by its plain value."""
     if type(value) is Traced:
-        return plain(value)
+        return by(value)
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return type(value)(plain_tree(item) for item in value)
+        return type(value)(plain_tree(item, by) for item in value)
     if isinstance(value, dict):
-        return {key: plain_tree(item) for key, item in value.items()}
+        return {key: plain_tree(item, by) for key, item in value.items()}
     return value
 
 
 def is_traced(value: Any) -> bool:
-    """Return whether `value` carries a derivative."""
+    """Return whether `value` is watched: it may carry a derivative, or it is recorded."""
     return type(value) is Traced
+
+
+def carries_derivative(value: Any) -> bool:
+    """Return whether `value` is traced by more than a recording."""
+    return type(value) is Traced and not value._tape.records
+
+
+def _is_inexact(value: Traced) -> bool:
+    """Return whether NumPy's short cuts hold: for arrays and NumPy's numbers that are not integers."""
+    found = underlying(value)
+    return isinstance(found, (_ndarray, np.generic)) and found.dtype.kind in "fc"
 
 
 def _escaped(value: Traced) -> EscapedTraceError:
@@ -204,6 +226,8 @@ def _binary(function: Callable[[Any, Any], Any], op: Op, a: Any, b: Any) -> Any:
         return _operands(function, op, a, b)
     if tape.closed:
         raise _escaped(a if kind_a is Traced else b)
+    if tape.records:
+        return _record(tape, op, (a, b), {}, function, (va, vb))
     y = elementwise_forward(function, op.forward, va, vb) if tape.big else function(va, vb)
     kind = type(y)
     if kind is not _ndarray and kind is not _float64:
@@ -278,6 +302,8 @@ def _unary(function: Callable[[Any], Any], op: Op, a: Any) -> Any:
     va = a._value
     if tape.closed:
         raise _escaped(a)
+    if tape.records:
+        return _record(tape, op, (a,), {}, function, (va,))
     y = elementwise_forward(function, op.forward, va) if tape.big else function(va)
     kind = type(y)
     if kind is not _ndarray and kind is not _float64:
@@ -359,6 +385,11 @@ def apply(op: Op, *operands: Any, **attributes: Any) -> Any:
     return _apply(op, operands, attributes, None)
 
 
+def apply_by(function: Callable[..., Any], op: Op, *operands: Any) -> Any:
+    """Run `op` as `apply` does, by the Python operator `function`, which leaves Python's numbers what they are."""
+    return _apply(op, operands, {}, function)
+
+
 def _apply(
     op: Op, operands: tuple[Any, ...], attributes: Mapping[str, Any], function: Callable[..., Any] | None
 ) -> Any:
@@ -380,6 +411,8 @@ def _apply(
             varied.append(k)
         else:
             values.append(x)
+    if tape.records:
+        return _record(tape, op, operands, attributes, function, values)
     if op.variadic:
         keep = op.keep_variadic(varied, len(operands))
     else:
@@ -387,7 +420,7 @@ def _apply(
     shared: tuple[tuple[int, Any], ...] = ()
     if function is not None:
         y = function(*values)
-    elif op.shared and any(type(v) is Traced for v in values):
+    elif any(type(v) is Traced for v in values):
         # An outer call is watching: it records this operation too, not what the forward does inside.
         shared = shared_values(op, values, attributes, keep.shared)
         y = _apply(op, tuple(values), attributes, None)
@@ -395,6 +428,28 @@ def _apply(
         y, shared = run_forward(op, values, attributes, keep.shared)
     outputs = y if op.outputs > 1 else (y,)
     return _append(tape, op, operands, values, 0, keep, outputs, attributes, shared)
+
+
+def _record(
+    tape: Tape,
+    op: Op,
+    operands: tuple[Any, ...],
+    attributes: Mapping[str, Any],
+    function: Callable[..., Any] | None,
+    values: Any,
+) -> Any:
+    """Run `op` on `values` and append a node to a recording tape, whatever the output is."""
+    if function is None:
+        y = run_forward(op, values, attributes, ())[0]
+    elif tape.big:
+        y = elementwise_forward(function, op.forward, *values)
+    else:
+        y = function(*values)
+    outputs = y if op.outputs > 1 else (y,)
+    tape.nested = tape.nested or any(type(x) is Traced for x in values)
+    slots = add_node(tape, op, operands, attributes, outputs)
+    results = tuple(Traced(value, slot, tape) for value, slot in zip(outputs, slots, strict=True))
+    return results if op.outputs > 1 else results[0]
 
 
 def _append(
@@ -448,7 +503,8 @@ def _append(
         slot = tape.add_slot(_dtype(y), np.shape(y))
         if keep.output:
             keep_value(tape, slot, y, line)
-        results.append(Traced(y, slot, tape) if y.__class__ is not _ndarray or y.dtype.kind in "fc" else y)
+        discrete = (y.__class__ is _ndarray or y.__class__ is Traced) and y.dtype.kind not in "fc"
+        results.append(y if discrete else Traced(y, slot, tape))
     if op.hidden:
         made = dict(shared)
         for i in op.hidden:

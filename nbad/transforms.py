@@ -22,9 +22,10 @@ from nbad.kernels.hashing import fingerprint
 from nbad.methods import user_line
 from nbad.packing import check_differentiable
 from nbad.report import current
+from nbad.rules.elementwise import STOP_GRADIENT
 from nbad.table import TABLE
 from nbad.tape import Frozen, freeze, new_tape
-from nbad.trace import Traced, is_traced, plain
+from nbad.trace import Traced, apply, is_traced, plain, underlying
 from nbad.wrt import Asked, Leaf, asked_leaves, parse_wrt, signature_of, substitute
 
 EVERYTHING = object()
@@ -128,8 +129,7 @@ def read_wrt(
         asked = parse_wrt(wrt, signature, args, kwargs)
         listed, indices = asked_leaves(asked)
         for leaf in listed:
-            if not is_traced(leaf.value):
-                check_differentiable(leaf.text, leaf.value)
+            check_differentiable(leaf.text, underlying(leaf.value))
         for entry, row in zip(asked.entries, indices, strict=True):
             if not row and tree.select(asked.value(entry.argument), entry.path) is None:
                 raise InputTypeError.of(asked.text(*entry), None)
@@ -313,8 +313,7 @@ def gradient_of(
 
 
 def _is_real_number(value: Any) -> bool:
-    if is_traced(value):
-        value = plain(value)
+    value = underlying(value)
     if isinstance(value, np.ndarray):
         return bool(value.shape == () and value.dtype.kind == "f")
     return isinstance(value, (float, np.floating))
@@ -444,6 +443,8 @@ def stop_gradient(value: Any) -> Any:
         if not is_traced(leaf):
             return leaf
         found = plain(leaf)
+        if is_traced(found):
+            return apply(STOP_GRADIENT, found)
         return found.copy() if isinstance(found, np.ndarray) else found
 
     return tree.map_leaves(stopped, value)

@@ -7,11 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from nbad.constants import call_constant
 from nbad.errors import NoRuleError
 from nbad.keeping import operand
 from nbad.methods import user_line
-from nbad.table import BINDINGS, CONSTANT, UFUNCS, binds
-from nbad.trace import apply, cast, plain, plain_tree
+from nbad.table import BINDINGS, CONSTANT, UFUNCS, Op, binds, forward_only
+from nbad.trace import apply, cast, is_traced, plain
+
+
+#: The rows of what ufuncs without derivative have as methods.
+METHODS: dict[tuple[np.ufunc, str], Op] = {}
+
+
+def add_methods() -> None:
+    """Add rows for the methods of the ufuncs without derivative (called when all of these are known)."""
+    for ufunc in CONSTANT:
+        if isinstance(ufunc, np.ufunc) and ufunc.nin == 2:
+            for method in ("reduce", "accumulate", "reduceat", "outer"):
+                METHODS[ufunc, method] = forward_only(getattr(ufunc, method), f"{ufunc.__name__}_{method}")
 
 
 @binds(np.ufunc)
@@ -29,7 +42,13 @@ def call_form(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dic
         if ufunc in BINDINGS:
             result = BINDINGS[ufunc](*inputs)
         elif ufunc in CONSTANT:
-            return ufunc(*(plain(x) for x in inputs))
+            inputs = tuple(map(plain, inputs))
+            if not any(map(is_traced, inputs)):
+                return ufunc(*inputs)
+            op = CONSTANT[ufunc]
+            assert op is not None  # a ufunc depends on values
+            found = apply(op, *map(operand, inputs))
+            return found if dtype is None else cast(found, np.dtype(dtype))
         elif ufunc in UFUNCS:
             if dtype is not None:
                 inputs = tuple(cast(operand(x), np.dtype(dtype)) for x in inputs)
@@ -40,8 +59,9 @@ def call_form(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dic
     binding = BINDINGS.get((ufunc, method))  # type: ignore[call-overload]
     if binding is not None:
         return binding(*inputs, **kwargs)
-    if ufunc in CONSTANT:
-        return getattr(ufunc, method)(*plain_tree(inputs), **plain_tree(kwargs))
+    op = METHODS.get((ufunc, method))
+    if op is not None:
+        return call_constant(getattr(ufunc, method), op, inputs, kwargs)
     raise _no_rule(ufunc, f".{method}")
 
 

@@ -13,6 +13,8 @@ from nbad.rules import (
     shaping,
 )
 
+ufuncs.add_methods()
+
 __all__ = [
     "contractions",
     "convolution",

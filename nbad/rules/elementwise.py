@@ -14,8 +14,19 @@ import numpy as np
 from nbad.errors import NoRuleError
 from nbad.keeping import operand
 from nbad.methods import user_line
-from nbad.table import BINDINGS, UFUNCS, binds, constant, elementwise, operation
-from nbad.trace import apply, cast, install_operators, is_traced, plain
+from nbad.constants import plainly
+from nbad.table import (
+    BINDINGS,
+    CONSTANT,
+    UFUNCS,
+    binds,
+    constant,
+    elementwise,
+    forward_only,
+    metadata,
+    operation,
+)
+from nbad.trace import apply, cast, carries_derivative, install_operators, is_traced, plain, underlying
 
 LN2 = float(np.log(2.0))
 LN10 = float(np.log(10.0))
@@ -359,7 +370,35 @@ def astype_forward(x, *, dtype):
 
 ASTYPE = operation(astype_forward, x=pass_on, linear=True)
 
+
+def convert_forward(x, *, dtype):
+    """Return `x` cast to the integer or boolean dtype named `dtype`; no derivative passes."""
+    return np.asarray(x).astype(dtype)
+
+
+def frexp_exponent_forward(x):
+    """Return the exponent of two in `x`."""
+    return np.frexp(x)[1]
+
+
+def stop_gradient_forward(x):
+    """Return a copy of `x`; no derivative passes."""
+    return x.copy() if isinstance(x, np.ndarray) else x
+
+
+CONVERT = operation(convert_forward)
+FREXP_EXPONENT = elementwise(frexp_exponent_forward, name="frexp_exponent", x=None)
+STOP_GRADIENT = elementwise(stop_gradient_forward, name="stop_gradient", x=None)
+SIGN = forward_only(np.sign)
+NAN_TO_NUM = forward_only(np.nan_to_num)
+
 install_operators()
+
+
+def _dtype(value: Any) -> Any:
+    """Return what decides on the dtype of a result: a Python number is weak."""
+    value = underlying(value)
+    return value if type(value) in (bool, int, float, complex) else np.asarray(value).dtype
 
 
 def _is_complex(value: Any) -> bool:
@@ -373,12 +412,15 @@ def absolute(x: Any) -> Any:
 
 @binds(np.absolute)
 def strong_absolute(x: Any) -> Any:
-    return absolute(np.positive(x) if isinstance(plain(x), (float, complex)) else x)
+    return absolute(np.positive(x) if isinstance(underlying(x), (float, complex)) else x)
 
 
 @binds(np.sign)
 def sign(x: Any) -> Any:
-    return apply(COMPLEX_SIGN, operand(x)) if _is_complex(x) else np.sign(plain(x))
+    if _is_complex(x):
+        return apply(COMPLEX_SIGN, operand(x))
+    x = plain(x)
+    return apply(SIGN, x) if is_traced(x) else np.sign(x)
 
 
 @binds(np.float_power)
@@ -400,14 +442,14 @@ def modf(x: Any) -> Any:
 
 @binds(np.frexp)
 def frexp(x: Any) -> Any:
-    exponent = np.frexp(plain(x))[1]
+    exponent = apply(FREXP_EXPONENT, plain(x))
     return np.ldexp(x, -exponent), exponent
 
 
 @binds(np.where)
 def where(condition: Any, a: Any = None, b: Any = None) -> Any:
     if a is None and b is None:
-        return np.where(plain(condition))
+        return np.nonzero(plain(condition))
     return apply(WHERE, operand(plain(condition)), operand(a), operand(b))
 
 
@@ -418,7 +460,10 @@ def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, **more: 
         raise NoRuleError.of("np.clip with out=, where= or dtype=", at=user_line(), instead="Leave them out.")
     if low is None and high is None:
         return np.positive(a)
-    low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
+    least, most = -np.inf, np.inf
+    if (dtype := np.result_type(*(_dtype(x) for x in (a, low, high) if x is not None))).kind in "iu":
+        least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    low, high = (least if low is None else low), (most if high is None else high)
     return apply(CLIP, operand(a), operand(low), operand(high))
 
 
@@ -434,7 +479,7 @@ def imag(val: Any) -> Any:
 
 @binds(np.angle)
 def angle(z: Any, deg: bool = False) -> Any:
-    radians = np.arctan2(np.imag(z), np.real(z)) if _is_complex(z) else np.angle(plain(z))
+    radians = np.arctan2(np.imag(z), np.real(z)) if _is_complex(z) else np.arctan2(0, plain(z))
     return radians * (180.0 / np.pi) if deg else radians
 
 
@@ -442,7 +487,8 @@ def angle(z: Any, deg: bool = False) -> Any:
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
     if not copy:
         raise NoRuleError.of("np.nan_to_num with copy=False", at=user_line(), instead="Leave it out.")
-    return np.where(np.isfinite(plain(x)), x, np.nan_to_num(plain(x), nan=nan, posinf=posinf, neginf=neginf))
+    numbers = plainly(np.nan_to_num, NAN_TO_NUM, x, nan=nan, posinf=posinf, neginf=neginf)
+    return np.where(np.isfinite(plain(x)), x, numbers)
 
 
 @binds(np.copy)
@@ -456,15 +502,20 @@ def astype(
 ) -> Any:
     kind = np.dtype(dtype)
     if kind.kind not in "fc":
-        return plain(x).astype(kind) if isinstance(plain(x), np.ndarray) else np.asarray(plain(x), kind)
-    if kind == x.dtype and not isinstance(x._value, (float, complex)):
+        return apply(CONVERT, plain(x), dtype=kind.str)
+    if not is_traced(x):
+        return x.astype(kind)
+    if kind == x.dtype and isinstance(underlying(x), np.ndarray):
         return np.positive(x)
     return apply(ASTYPE, np.real(x) if kind.kind == "f" else x, dtype=kind.str)
 
 
 @binds(np.real_if_close)
 def real_if_close(a: Any, tol: float = 100) -> Any:
-    return np.positive(a) if np.iscomplexobj(np.real_if_close(plain(a), tol)) else np.real(a)
+    if not _is_complex(a):
+        return np.positive(a)
+    bound = tol if tol <= 1 else tol * float(np.finfo(a.dtype).eps)
+    return np.real(a) if np.all(np.absolute(np.imag(plain(a))) < bound) else np.positive(a)
 
 
 @binds(np.sinc)
@@ -492,7 +543,9 @@ constant(
     np.logical_and, np.logical_or, np.logical_xor, np.logical_not,
     np.isnan, np.isfinite, np.isinf, np.signbit, np.floor, np.ceil, np.trunc, np.rint, np.floor_divide,
     np.heaviside, np.spacing, np.round, np.around, np.fix, np.isclose, np.allclose, np.array_equal,
-    np.array_equiv, np.isneginf, np.isposinf, np.iscomplex, np.isreal, np.iscomplexobj, np.isrealobj,
-    np.shape, np.ndim, np.size, np.result_type, np.can_cast,
-    np.zeros_like, np.ones_like, np.empty_like,
+    np.array_equiv, np.isneginf, np.isposinf, np.iscomplex, np.isreal,
+    # Of integers and truth values, which are traced on recording tapes only.
+    np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert, np.left_shift, np.right_shift, np.gcd, np.lcm,
+    np.bitwise_count,
 )  # fmt: skip
+metadata(np.iscomplexobj, np.isrealobj)

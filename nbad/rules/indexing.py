@@ -13,13 +13,23 @@ from typing import Any
 
 import numpy as np
 
+from nbad.constants import plainly
 from nbad.errors import DetachError
 from nbad.methods import user_frame, user_line
 from nbad.pulling import Scattered
-from nbad.rules.shaping import along, as_operand, axis_index, ravel, refuse, refuse_out, shape_of
-from nbad.table import BINDINGS, binds, constant, operation
+from nbad.rules.shaping import (
+    along,
+    as_operand,
+    axis_index,
+    holds_traced,
+    ravel,
+    refuse,
+    refuse_out,
+    shape_of,
+)
+from nbad.table import BINDINGS, binds, constant, forward_only, metadata, operation
 from nbad.tape import encode
-from nbad.trace import Traced, apply, is_traced, plain
+from nbad.trace import Traced, apply, carries_derivative, cast, is_traced, plain, underlying
 
 #: Stands in the attribute of `gather` where the next index array belongs.
 ARRAY = "array"
@@ -79,7 +89,7 @@ def gather_forward(*xs: Any, template: tuple[Any, ...], unique: bool) -> Any:
 
 def places_of(xs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return copies of the index arrays: the caller may write into his own before the sweep."""
-    return tuple(np.array(i) for i in xs[1:])
+    return tuple(i if is_traced(i) else np.array(i) for i in xs[1:])
 
 
 def gather_xs(
@@ -127,6 +137,7 @@ GETITEM = operation(getitem_forward, x=getitem_x, kernel=_BasicKernel(), linear=
 SCATTER = operation(scatter_forward, x=scatter_x, linear=True)
 GATHER = operation(gather_forward, shared={"places": places_of}, xs=gather_xs, kernel=_AdvancedKernel())
 SCATTER_ADD = operation(scatter_add_forward, shared={"places": places_of}, xs=scatter_add_xs)
+DELETE, INSERT, BINCOUNT = map(forward_only, (np.delete, np.insert, np.bincount))
 
 
 # From what the user writes to attributes and operands ---------------------------------------------
@@ -144,9 +155,7 @@ def basic(index: Any) -> tuple[Any, ...] | None:
         if kind is slice:
             item = slice(*(i if i is None else operator.index(i) for i in (item.start, item.stop, item.step)))
         elif kind is Traced:
-            raise DetachError.of(
-                "an index", at=user_line(), instead="Indices are integers: use np.rint(x).astype(int)."
-            )
+            return None
         elif isinstance(item, np.integer) or (
             kind is _ndarray and item.ndim == 0 and item.dtype.kind in "iu"
         ):
@@ -178,6 +187,8 @@ def getitem(x: Traced, index: Any) -> Any:
     tape = x._tape
     if tape.closed:
         plain(x)  # raises, naming the line
+    if tape.records:
+        return apply(GETITEM, x, index=key)
     y = x._value[key]
     if type(y) is Traced:
         tape.nested = True
@@ -218,21 +229,31 @@ def advanced(x: Any, index: Any) -> Any:
         if kind is slice or item is None or item is Ellipsis:
             template.extend(basic(item) or ())
             continue
-        array = np.asarray(item)
-        if array.size == 0 and kind is not _ndarray:
+        array = _as_places(item)
+        if array.size == 0 and kind is not _ndarray and kind is not Traced:
             array = array.astype(np.intp)  # NumPy takes an empty list as one of integers
         if array.dtype.kind not in "iub":
             raise IndexError(
                 "only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and integer or boolean arrays "
                 f"are valid indices, not an array of dtype {array.dtype}"
             )
-        if array.ndim == 0:
+        if array.ndim == 0 and not is_traced(array):
             template.append(array.item())
             continue
         unique = unique and (array.dtype.kind == "b" or array.size < 2)
         template.append(ARRAY)
         arrays.append(array)
     return gather(x, template, arrays, unique=unique)
+
+
+def _as_places(item: Any) -> Any:
+    """Return an index as an array, recorded where it is; one that carries a derivative is none."""
+    found = as_operand(item) if holds_traced(item) else np.asarray(item)
+    if carries_derivative(found):
+        raise DetachError.of(
+            "an index", at=user_line(), instead="Indices are integers: use np.rint(x).astype(int)."
+        )
+    return found
 
 
 def gather(x: Any, template: Any, arrays: Any, *, unique: bool) -> Any:
@@ -253,7 +274,7 @@ def take(a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: s
     if axis is None:
         a, axis = ravel(a), 0
     axis = axis_index(axis, len(shape_of(a)))
-    places = _places(indices)
+    places: Any = _places(indices)
     length = shape_of(a)[axis]
     if mode == "wrap":
         places = np.mod(places, length)
@@ -261,18 +282,16 @@ def take(a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: s
         places = np.clip(places, 0, length - 1)
     elif mode != "raise":
         raise ValueError(f"clipmode must be one of 'clip', 'raise', or 'wrap' (got {mode!r})")
-    if places.ndim == 0:
+    if places.ndim == 0 and not is_traced(places):
         return a[along(axis, int(places))]
     return gather_along(a, places, axis, unique=places.size < 2)
 
 
-def _places(indices: Any) -> np.ndarray:
+def _places(indices: Any) -> Any:
     """Return `indices` as an array of integers."""
-    if is_traced(indices):
-        raise DetachError.of(
-            "an index", at=user_line(), instead="Indices are integers: use np.rint(x).astype(int)."
-        )
-    found = np.asarray(indices)
+    found = _as_places(indices)
+    if is_traced(found) and found.dtype.kind in "iub":
+        return found if found.dtype == np.intp else cast(found, np.dtype(np.intp))
     return found.astype(np.intp, casting="same_kind" if found.size else "unsafe")
 
 
@@ -325,7 +344,7 @@ def sort(
 @binds(np.compress)
 def compress(condition: Any, a: Any, axis: int | None = None, out: Any = None) -> Any:
     refuse_out("compress", out)
-    truth = np.asarray(plain(condition))
+    truth = _truth(condition)
     if truth.ndim != 1:
         raise ValueError("condition must be a 1-d array")
     a = as_operand(a)
@@ -336,7 +355,13 @@ def compress(condition: Any, a: Any, axis: int | None = None, out: Any = None) -
 
 @binds(np.extract)
 def extract(condition: Any, arr: Any) -> Any:
-    return gather_along(ravel(arr), np.flatnonzero(np.asarray(plain(condition))), 0, unique=True)
+    return gather_along(ravel(arr), np.flatnonzero(_truth(condition)), 0, unique=True)
+
+
+def _truth(condition: Any) -> Any:
+    """Return a condition as an array, recorded where it is."""
+    condition = plain(condition)
+    return condition if is_traced(condition) else np.asarray(condition)
 
 
 @binds(np.select)
@@ -345,7 +370,7 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
         raise ValueError("list of cases must be same length as list of conditions")
     if not condlist:
         raise ValueError("select with an empty condition list is not possible")
-    if any(np.asarray(plain(c)).dtype != np.bool_ for c in condlist):
+    if any(_truth(c).dtype != np.bool_ for c in condlist):
         raise TypeError("invalid entry in condlist: should be boolean ndarray")
     result = as_operand(default)
     for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
@@ -386,7 +411,8 @@ def delete(arr: Any, obj: Any, axis: int | None = None) -> Any:
     if axis is None:
         a, axis = ravel(a), 0
     axis = axis_index(axis, len(shape_of(a)))
-    return gather_along(a, np.delete(np.arange(shape_of(a)[axis]), obj), axis, unique=True)
+    places = plainly(np.delete, DELETE, np.arange(shape_of(a)[axis]), obj)
+    return gather_along(a, places, axis, unique=True)
 
 
 @binds(np.insert)
@@ -397,7 +423,8 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     # NumPy inserts the numbers of the elements; the elements follow from one joined list.
     size, more = math.prod(shape_of(a)), math.prod(shape_of(new))
     numbers = np.arange(size).reshape(shape_of(a))
-    found = np.insert(numbers, obj, size + np.arange(more).reshape(shape_of(new)), axis)
+    more_numbers = size + np.arange(more).reshape(shape_of(new))
+    found = plainly(np.insert, INSERT, numbers, obj, more_numbers, axis)
     pool = np.concatenate((ravel(a), ravel(new).astype(a.dtype)))
     return gather_along(pool, found, 0, unique=False)
 
@@ -405,24 +432,40 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
 @binds(np.bincount)
 def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
     places = _places(x)
+    if weights is None:
+        return plainly(np.bincount, BINCOUNT, places, None, minlength)
     if places.ndim != 1 or (places < 0).any():
-        return np.bincount(places)  # raises
+        return plainly(np.bincount, BINCOUNT, places)  # raises
     if shape_of(weights) != places.shape:
         raise ValueError("The weights and list don't have the same length.")
-    if weights.dtype.kind == "c":
+    if underlying(weights).dtype.kind == "c":
         raise TypeError(
             "Cannot cast array data from complex to real: weights of np.bincount are real numbers"
         )
-    length = max(int(places.max(initial=-1)) + 1, minlength)
+    length = max(int(np.max(places, initial=-1)) + 1, minlength)
+    weights = as_operand(weights)
     wide = weights.astype(np.float64)
     return apply(SCATTER_ADD, wide, places, template=(ARRAY,), unique=False, shape=(length,))
 
 
+@binds(np.nonzero)
+def nonzero(a: Any) -> Any:
+    a = plain(a)
+    if not is_traced(a):
+        return np.nonzero(a)
+    if a.ndim == 0:
+        raise ValueError("Calling nonzero on 0d arrays is not allowed. Use np.atleast_1d(scalar).nonzero() instead.")
+    if a.ndim == 1:
+        return (np.flatnonzero(a),)
+    places = np.argwhere(a)
+    return tuple(places[:, k] for k in range(a.ndim))
+
+
 constant(
-    np.nonzero, np.flatnonzero, np.argwhere, np.searchsorted, np.digitize, np.argsort, np.argpartition, np.lexsort,
-    np.argmax, np.argmin, np.nanargmax, np.nanargmin, np.count_nonzero, np.ravel_multi_index, np.tril_indices_from,
-    np.triu_indices_from, np.diag_indices_from,
+    np.flatnonzero, np.argwhere, np.searchsorted, np.digitize, np.argsort, np.argpartition, np.lexsort,
+    np.argmax, np.argmin, np.nanargmax, np.nanargmin, np.count_nonzero, np.ravel_multi_index,
 )  # fmt: skip
+metadata(np.tril_indices_from, np.triu_indices_from, np.diag_indices_from)
 
 for _function in (np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal):
     refuse(_function, "It writes in place: build the new array with np.where or np.concatenate.")

@@ -14,7 +14,7 @@ from nbad.keeping import operand
 from nbad.methods import user_line
 from nbad.rules.reductions import axes_of, kept_shape
 from nbad.table import binds, operation
-from nbad.trace import apply, plain
+from nbad.trace import apply, cast, plain
 
 Shape = tuple[int, ...]
 
@@ -63,7 +63,7 @@ def _vector_norm(x: Any, order: Any, axes: Any, keepdims: Any) -> Any:
     if order == -np.inf:
         return np.min(np.absolute(x), axis=axes, keepdims=keepdims)
     if order == 0:
-        return np.linalg.vector_norm(plain(x), axis=axes, keepdims=keepdims, ord=0)
+        return np.sum(cast(plain(x) != 0, np.zeros(0, x.dtype).real.dtype), axis=axes, keepdims=keepdims)
     return apply(P_NORM, x, p=float(order), axis=axes, keepdims=keepdims)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from nbad.constants import plainly
 from nbad.errors import NoRuleError
 from nbad.methods import user_line
 from nbad.rules.indexing import gather_along
 from nbad.rules.shaping import along, as_operand, axis_index, axis_tuple, ravel, refuse, reshape, shape_of
-from nbad.table import binds, operation
-from nbad.trace import apply, cast, is_traced, plain
+from nbad.table import binds, forward_only, operation
+from nbad.trace import apply, cast, is_traced, plain, underlying
 
 
 # Rows ---------------------------------------------------------------------------------------------
@@ -74,6 +75,7 @@ ROLL = operation(roll_forward, x=roll_x, linear=True)
 TILE = operation(tile_forward, x=tile_x, linear=True)
 REPEAT = operation(repeat_forward, x=repeat_x, linear=True)
 PAD = operation(pad_forward, x=pad_x)
+REPEAT_EACH = forward_only(np.repeat, "repeat_each")
 
 
 # Order --------------------------------------------------------------------------------------------
@@ -160,10 +162,10 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
     if axis is None:
         a, axis = ravel(a), 0
     axis = axis_index(axis, len(shape_of(a)))
-    counts = np.asarray(repeats)
+    counts = plain(repeats) if is_traced(repeats) else np.asarray(repeats)
     if counts.size == 1 and counts.ndim < 2:
         return apply(REPEAT, a, repeats=operator.index(counts.item()), axis=axis)
-    places = np.repeat(np.arange(shape_of(a)[axis]), counts)
+    places = plainly(np.repeat, REPEAT_EACH, np.arange(shape_of(a)[axis]), counts)
     return gather_along(a, places, axis, unique=False)
 
 
@@ -304,7 +306,7 @@ def _ravelled(x: Any, dtype: np.dtype[Any]) -> Any:
     if x is None:
         return None
     x = as_operand(x)
-    if not np.can_cast(np.result_type(plain(x)), dtype, "same_kind"):
+    if not np.can_cast(np.result_type(underlying(x)), dtype, "same_kind"):
         raise TypeError(
             "dtype of `to_begin` and `to_end` must be compatible with input `ary` under the `same_kind` rule."
         )
@@ -329,9 +331,9 @@ def full_like(
     *,
     device: Any = None,
 ) -> Any:
-    model: Any = np.empty_like(plain(a), dtype=dtype, order=order, shape=shape)
-    if not is_traced(fill_value) or model.dtype.kind not in "fc":
-        return np.full_like(model, plain(fill_value))
+    model: Any = np.empty_like(underlying(a), dtype=dtype, order=order, shape=shape)
+    if not is_traced(fill_value):
+        return np.full_like(model, fill_value)
     fill = np.real(fill_value) if model.dtype.kind == "f" else fill_value
     return np.broadcast_to(cast(fill, model.dtype), model.shape)
 

@@ -264,7 +264,7 @@ def _flag(keepdims: Any) -> Any:
 def _mask(a: Any, where: Any) -> Any:
     """Return `where` in the shape of `a`, or None if it leaves nothing out."""
     everything = where is ABSENT or where is True
-    return None if everything else np.broadcast_to(np.asarray(plain(where), np.bool_), a.shape)
+    return None if everything else np.broadcast_to(cast(plain(where), np.dtype(np.bool_)), a.shape)
 
 
 def _selected(a: Any, where: Any, neutral: float) -> Any:
@@ -312,6 +312,8 @@ def prod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims:
 @binds(np.mean)
 def mean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = ABSENT, *,
          where: Any = ABSENT) -> Any:  # fmt: skip
+    if dtype is None and a.dtype.kind in "iu":
+        dtype = np.float64
     total = sum_(a, axis, dtype, out, keepdims, where=where)
     return total / _count(a, axes_of(a, axis), _flag(keepdims), where, total.dtype)
 
@@ -364,12 +366,15 @@ def _extremum(op: Any, worst: float, pick: Any, a: Any, axis: Any, out: Any, kee
               initial: Any, where: Any) -> Any:  # fmt: skip
     refuse_out(f"np.{op.name}", out)
     mask = _mask(a, where)
+    if a.dtype.kind in "iub":
+        limits = np.iinfo(a.dtype) if a.dtype.kind != "b" else None
+        worst = (worst > 0) if limits is None else limits.max if worst > 0 else limits.min
     if mask is not None and initial is ABSENT:
         raise ValueError(f"reduction operation '{op.name}' with where= needs initial=")
     axes: Any = axes_of(a, axis)
     if initial is not ABSENT and count_of(a.shape, axes) == 0:
         shape = np.sum(np.zeros(a.shape), axis=axes, keepdims=_flag(keepdims)).shape
-        return np.full(shape, plain(initial), a.dtype)
+        return np.broadcast_to(cast(plain(initial), a.dtype), shape)
     chosen = a if mask is None else np.where(mask, a, worst)
     return _from(initial, apply(op, chosen, axis=axes, keepdims=_flag(keepdims)), pick)
 

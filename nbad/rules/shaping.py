@@ -17,8 +17,8 @@ import numpy as np
 from nbad.errors import NoRuleError
 from nbad.keeping import operand
 from nbad.methods import user_line
-from nbad.table import BINDINGS, binds, constant, operation
-from nbad.trace import apply, cast, is_traced, plain
+from nbad.table import BINDINGS, binds, constant, metadata, operation
+from nbad.trace import apply, cast, is_traced, underlying
 
 
 # Rows ---------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def _permuted(a: Any, axes: tuple[int, ...]) -> Any:
 
 
 def _is_fortran(a: Any) -> bool:
-    value = plain(a)
+    value = underlying(a)
     return isinstance(value, np.ndarray) and value.flags.fnc
 
 
@@ -187,7 +187,7 @@ def reshape(
     if math.prod(target) != size or min(target, default=0) < 0:
         target = _resolved(target, size)
     if copy is False:
-        np.reshape(plain(a), target, order=order, copy=False)  # type: ignore[call-overload]  # NumPy's own refusal
+        np.reshape(underlying(a), target, order=order, copy=False)  # type: ignore[call-overload]  # NumPy's own refusal
     kind = order.upper()
     if kind not in ("C", "F", "A"):
         raise ValueError(f"order must be 'C', 'F' or 'A', not {order!r}")
@@ -201,7 +201,7 @@ def ravel(a: Any, order: str = "C") -> Any:
     a = as_operand(a)
     kind = order.upper()
     if kind == "K":
-        value = plain(a)
+        value = underlying(a)
         if isinstance(value, np.ndarray) and value.ndim > 1:
             axes = np.argsort([-abs(s) for s in value.strides], kind="stable")
             a = _permuted(a, tuple(axes.tolist()))
@@ -464,8 +464,9 @@ if hasattr(np, "unstack"):  # from NumPy 2.1 on
     BINDINGS[np.unstack] = unstack
 
 
-constant(
-    np.ndim, np.shape, np.size, np.result_type, np.can_cast, np.min_scalar_type, np.common_type,
+constant(np.min_scalar_type)
+metadata(
+    np.ndim, np.shape, np.size, np.result_type, np.can_cast, np.common_type,
     np.zeros_like, np.ones_like, np.empty_like, np.array_repr, np.array_str, np.array2string,
     np.may_share_memory, np.shares_memory, np.isfortran,
     # Reached with a traced value through like= only.
