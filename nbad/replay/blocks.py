@@ -1,0 +1,534 @@
+"""Block programs: a run of instructions as tables for the executor.
+
+Owns the choice of registers, casts, loads and block size, and the layout of the tables. Cells are what instructions name:
+first the scratch registers, then pointers into memory that move from part to part.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nbad.kernels.block import DTYPES, ID, KERNELS, ensure
+from nbad.replay.casts import BOOL, KINDS, ensure_cast, kind_of
+from nbad.replay.fusing import Schedule, Step
+from nbad.replay.lowering import ELEMENT, PAD, REDUCE, Item
+from nbad.replay.storage import Place
+
+#: Bytes of all scratch registers of a block together.
+_BLOCK_BYTES = 1 << 16
+_SHORTEST, _LONGEST = 64, 1024
+#: Elements of the innermost dimension from which on parts follow the rows.
+_ROW = 64
+#: In the place of a kernel's address: a strided load, a fold of a block to one number.
+LOAD, FOLD = 1, 2
+CODE_WIDTH = 6
+#: What a virtual register is.
+_SCRATCH, _MEMORY, _NUMBER = range(3)
+
+
+@dataclass(slots=True)
+class Register:
+    """A virtual register: where its elements are, of which kind (position in `KINDS`)."""
+
+    where: int
+    kind: int
+    buffer: int = 0
+    offset: int = 0
+    strides: tuple[int, ...] = ()
+    partial: int = -1
+    place: int = -1
+    last: int = -1
+
+
+@dataclass(slots=True)
+class Block:
+    """The tables of one run.
+
+    Attributes
+    ----------
+    shape, full : tuple of int
+        Iteration space: as parts see it, and as strided loads see it.
+    lanes, parts : int
+        Elements of a part, number of parts.
+    code : list of list of int
+        (kernel address or LOAD or FOLD, a, b, c, out, extra).
+    kernels : list of (str, int, int, str)
+        What each address stands for.
+    numbers, memory, loads, partials, finals : list of list of int
+        (place, buffer, offset, kind, code), (buffer, offset, strides...), (place's buffer, offset, itemsize, bounded, strides,
+        first, end), (itemsize), (address, itemsize, buffer, offset).
+    """
+
+    shape: tuple[int, ...]
+    full: tuple[int, ...]
+    lanes: int = 0
+    parts: int = 0
+    places: int = 0
+    width: int = 0
+    code: list[list[int]] = field(default_factory=list)
+    numbers: list[list[int]] = field(default_factory=list)
+    memory: list[list[int]] = field(default_factory=list)
+    loads: list[list[int]] = field(default_factory=list)
+    partials: list[int] = field(default_factory=list)
+    finals: list[list[int]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Return the number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def cells(self) -> int:
+        """Return the number of cells."""
+        return self.places + len(self.memory) + len(self.partials)
+
+    @property
+    def partial_bytes(self) -> int:
+        """Return the bytes for the sums of the parts."""
+        return sum(self.parts * itemsize + 64 for itemsize in self.partials) if self.finals else 0
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Return the bytes that one thread needs."""
+        return 8 * (self.cells + len(self.shape)) + 64 + self.places * self.width
+
+
+class Emitter:
+    """Writes the block program of one run.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        Where the run stands.
+    at : int
+        Its number among the steps.
+    place_of : callable
+        Gives the `Place` of a slot that has memory.
+    pool : callable
+        Puts a number of a dtype into the pool of constants and returns its offset.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        at: int,
+        place_of: Callable[[int], Place],
+        pool: Callable[[Any, np.dtype[Any]], int],
+    ) -> None:
+        self.schedule = schedule
+        self.at = at
+        self.step: Step = schedule.steps[at]
+        self.avals = schedule.lowering.avals
+        self.place_of = place_of
+        self.pool = pool
+        assert self.step.key is not None
+        self.shape: tuple[int, ...] = self.step.key[0]
+        self.registers: list[Register] = []
+        self.rows: list[list[Any]] = []  # (what, kernel or cast, operand registers, result register)
+        self.known: dict[tuple[int, int], int] = {}
+        self.numbers: dict[Any, int] = {}
+        self.sums: list[tuple[int, str, int, int]] = []
+        self.windows: dict[int, tuple[tuple[int, int, int], ...]] = {}
+
+    # Dimensions -----------------------------------------------------------------------------------
+    def _operand(
+        self, slot: int, window: tuple[tuple[int, int, int], ...] = ()
+    ) -> tuple[Place, tuple[int, ...], tuple[tuple[int, int], ...] | None]:
+        """Return the place of a slot in memory, its strides over the run's dimensions, and the window outside which it is 0."""
+        place = self.place_of(slot)
+        shape = self.avals[slot][1]
+        if window:
+            strides, bounds, offset = [], [], place.offset
+            left = iter(zip(shape, place.strides, strict=True))
+            for first, end, step in window:
+                stride = 0
+                if step:
+                    stride = next(left)[1]
+                    offset -= first * stride
+                strides.append(stride)
+                bounds.append((first, end))
+            whole = self.full_shape
+            keep = [d for d, n in enumerate(whole) if n != 1]
+            return (
+                Place(place.buffer, offset, place.strides),
+                tuple(strides[d] for d in keep),
+                tuple(bounds[d] for d in keep),
+            )
+        # Right-aligned with the run's shape; ones are dropped from both.
+        whole = self.full_shape
+        lead = len(whole) - len(shape)
+        strides = []
+        for d, n in enumerate(whole):
+            if n == 1:
+                continue
+            own = d - lead
+            strides.append(place.strides[own] if own >= 0 and shape[own] != 1 else 0)
+        return place, tuple(strides), None
+
+    def emit(self) -> Block:
+        """Return the tables."""
+        fused = self._find_fused()
+        for item in self.step.items:
+            self.full_shape = self._item_shape(item)
+            if item.kind == REDUCE:
+                self._reduce(item)
+            elif item.kind == PAD:
+                self._pad(item)
+            elif item.outputs[0] not in fused:
+                self._element(item, fused)
+        return self._finish()
+
+    def _item_shape(self, item: Item) -> tuple[int, ...]:
+        return self.avals[item.operands[0] if item.kind == REDUCE else item.outputs[0]][1]
+
+    # Instructions ---------------------------------------------------------------------------------
+    def _find_fused(self) -> dict[int, Item]:
+        """Return the products that are only added to something: they become part of the addition."""
+        uses: dict[int, int] = {}
+        makers: dict[int, Item] = {}
+        for item in self.step.items:
+            for slot in item.operands:
+                uses[slot] = uses.get(slot, 0) + 1
+                base = self.schedule.base(slot)
+                if base != slot:
+                    uses[base] = 2
+            if item.kind == ELEMENT and item.kernel in ("mul", "square"):
+                makers[item.outputs[0]] = item
+        fused: dict[int, Item] = {}
+        for item in self.step.items:
+            if item.kind != ELEMENT or item.kernel not in ("add", "sub"):
+                continue
+            for slot in reversed(item.operands) if item.kernel == "add" else item.operands[1:]:
+                maker = makers.get(slot)
+                if maker is None or uses[slot] != 1 or maker.code != item.code or slot in fused:
+                    continue
+                if self.schedule.stored is not None and self._is_stored(slot):
+                    continue
+                fused[slot] = maker
+                break
+        return fused
+
+    def _is_stored(self, slot: int) -> bool:
+        return slot in self.schedule.stored and self.schedule.home[slot] == self.at
+
+    def _new(self, where: int, kind: int, **more: Any) -> int:
+        self.registers.append(Register(where, kind, **more))
+        return len(self.registers) - 1
+
+    def _element(self, item: Item, fused: dict[int, Item]) -> None:
+        out = item.outputs[0]
+        kernel, operands = item.kernel, list(item.operands)
+        if kernel in ("add", "sub"):
+            for k, slot in enumerate(operands):
+                if slot in fused:
+                    product = fused[slot]
+                    factors = product.operands if product.kernel == "mul" else product.operands * 2
+                    operands = [*factors, operands[1 - k]]
+                    kernel = "muladd" if item.kernel == "add" else "nmuladd"
+                    break
+        if kernel in ("real", "imag"):
+            source = self._read(operands[0], -1)
+            result = self._result(out, item.code)
+            self.rows.append(["cast", (self.registers[source].kind, item.code, kernel), [source], result])
+            self._keep(out, item.code, result)
+            return
+        read = [self._read(slot, item.code) for slot in operands]
+        if kernel == "copy" and not self._is_stored(out):
+            self.known[out, item.code] = read[0]
+            self.known[out, -1] = read[0]
+            return
+        result = self._result(out, item.code)
+        self.rows.append(["kernel", (kernel, item.code), read, result])
+        self._keep(out, item.code, result)
+
+    def _result(self, slot: int, code: int) -> int:
+        """Return a register for the result: memory, where it is to be stored in this dtype."""
+        if self._is_stored(slot) and self.avals[slot][0] == KINDS[code]:
+            place, strides, _ = self._operand(slot)
+            return self._new(_MEMORY, code, buffer=place.buffer, offset=place.offset, strides=strides)
+        return self._new(_SCRATCH, code)
+
+    def _keep(self, slot: int, code: int, register: int) -> None:
+        self.known[slot, code] = register
+        self.known[slot, -1] = register
+        if self._is_stored(slot) and self.registers[register].where == _SCRATCH:
+            kind = kind_of(self.avals[slot][0])
+            place, strides, _ = self._operand(slot)
+            target = self._new(_MEMORY, kind, buffer=place.buffer, offset=place.offset, strides=strides)
+            self.rows.append(["cast", (code, kind, "real"), [register], target])
+
+    def _read(self, slot: int, code: int) -> int:
+        """Return a register of the dtype `code` (-1: whatever it has) that holds a slot."""
+        found = self.known.get((slot, code))
+        if found is not None:
+            return found
+        base = self.schedule._source(slot)
+        if base is not None and base != slot and (base, -1) in self.known:
+            return self._read(base, code)
+        native = self.known.get((slot, -1))
+        if native is None:
+            native = self._from_memory(slot, code)
+            if self.registers[native].where == _NUMBER:
+                self.known[slot, code] = native
+                return native
+            self.known[slot, -1] = native
+        kind = self.registers[native].kind
+        if code < 0 or kind == code:
+            self.known[slot, code] = native
+            return native
+        result = self._new(_SCRATCH, code)
+        self.rows.append(["cast", (kind, code, "real"), [native], result])
+        self.known[slot, code] = result
+        return result
+
+    def _from_memory(self, slot: int, code: int) -> int:
+        dtype, shape = self.avals[slot]
+        value = self.schedule.lowering.constants.get(slot)
+        wanted = code if code >= 0 else min(kind_of(dtype), 3)
+        if value is not None and self._is_uniform(value):
+            number = np.reshape(np.asarray(value), -1)[0]
+            return self._number(
+                0, ("value", np.asarray(number, KINDS[wanted]).tobytes(), wanted), wanted, number
+            )
+        place, strides, _ = self._operand(slot)
+        kind = kind_of(dtype)
+        if not any(strides):
+            if math.prod(self.shape) == 1 and kind == wanted:
+                return self._new(_MEMORY, kind, buffer=place.buffer, offset=place.offset, strides=strides)
+            key = (place.buffer, place.offset, kind, wanted)
+            if key not in self.numbers:
+                self.numbers[key] = self._new(
+                    _NUMBER, wanted, buffer=place.buffer, offset=place.offset, partial=kind
+                )
+            return self.numbers[key]
+        return self._load(place, strides, None, kind)
+
+    @staticmethod
+    def _is_uniform(value: Any) -> bool:
+        return (
+            not isinstance(value, np.ndarray)
+            or value.size == 1
+            or not any(s for s, n in zip(value.strides, value.shape, strict=True) if n > 1)
+        )
+
+    def _number(self, buffer: int, key: Any, code: int, value: Any) -> int:
+        if key not in self.numbers:
+            offset = self.pool(value, KINDS[code])
+            where = _MEMORY if math.prod(self.shape) == 1 else _NUMBER
+            strides = (0,) * len(self.shape) if where == _MEMORY else ()
+            self.numbers[key] = self._new(where, code, buffer=1, offset=offset, strides=strides, partial=-1)
+            if where == _NUMBER:
+                self.registers[self.numbers[key]].partial = code
+        return self.numbers[key]
+
+    def _load(self, place: Place, strides: tuple[int, ...], bounds: Any, kind: int) -> int:
+        """Return a register for elements in memory; whether a pointer is enough is decided when all strides are known."""
+        register = self._new(_MEMORY, kind, buffer=place.buffer, offset=place.offset, strides=strides)
+        row = ["load", (strides, bounds), [], register]
+        self.rows.append(row)
+        return register
+
+    def _pad(self, item: Item) -> None:
+        slot, out = item.operands[0], item.outputs[0]
+        place, strides, bounds = self._operand(slot, item.window)
+        kind = kind_of(self.avals[slot][0])
+        loaded = self._load(place, strides, bounds, kind)
+        if self._is_stored(out):
+            result = self._result(out, kind)
+            self.rows.append(["kernel", ("copy", kind), [loaded], result])
+            loaded = result
+        self._keep(out, kind, loaded)
+
+    def _reduce(self, item: Item) -> None:
+        source = self._read(item.operands[0], item.code)
+        place = self.place_of(item.outputs[0])
+        number = len(self.sums)
+        self.sums.append((item.code, item.kernel, place.buffer, place.offset))
+        target = self._new(_MEMORY, item.code, partial=number)
+        if item.kernel == "sum":
+            self.rows.append(["kernel", ("sum", item.code), [source], target])
+        else:
+            self.rows.append(["fold", (item.kernel, item.code), [source], target])
+
+    # Tables ---------------------------------------------------------------------------------------
+    def _finish(self) -> Block:
+        shape, merged = self._collapse()
+        size = math.prod(shape)
+        rows_mode = len(shape) > 1 and shape[-1] >= _ROW
+        iteration = shape if rows_mode else (size,)
+        block = Block(iteration, shape)
+        self._choose_pointers(shape, merged, rows_mode)
+        self._place_registers(block)
+        width = max((KINDS[r.kind].itemsize for r in self.registers if r.place >= 0), default=8)
+        lanes = _BLOCK_BYTES // (width * max(block.places, 1))
+        lanes = min(max(lanes - lanes % 64, _SHORTEST), _LONGEST)
+        inner = iteration[-1]
+        pieces = -(-inner // lanes)
+        lanes = -(-inner // pieces)
+        lanes = inner if pieces == 1 else lanes + -lanes % 16
+        block.lanes = lanes
+        block.parts = -(-inner // lanes) * (size // inner)
+        block.width = lanes * width + -(lanes * width) % 64
+        self._write(block, shape, merged, rows_mode)
+        return block
+
+    def _collapse(self) -> tuple[tuple[int, ...], list[list[int]]]:
+        """Return the iteration shape with mergeable dimensions merged, and which ones they were."""
+        shape = self.shape or (1,)
+        if not self.shape:
+            for register in self.registers:
+                if register.where == _MEMORY and register.partial < 0:
+                    register.strides = (0,)
+            for row in self.rows:
+                if row[0] == "load":
+                    bounds = row[1][1]
+                    row[1] = ((0,), None if bounds is None else ((0, 1),))
+            return shape, [[0]]
+        groups = [[0]]
+        vectors = [r.strides for r in self.registers if r.where == _MEMORY and r.partial < 0]
+        bounds = [row[1][1] for row in self.rows if row[0] == "load" and row[1][1] is not None]
+        for d in range(1, len(shape)):
+            whole = all(b[d] == (0, shape[d]) for b in bounds)
+            if whole and all(v[d - 1] == v[d] * shape[d] for v in vectors):
+                groups[-1].append(d)
+            else:
+                groups.append([d])
+        return tuple(math.prod(shape[d] for d in group) for group in groups), groups
+
+    def _choose_pointers(self, shape: tuple[int, ...], merged: list[list[int]], rows_mode: bool) -> None:
+        """Turn loads into mere pointers where the innermost elements lie side by side."""
+        kept = []
+        for row in self.rows:
+            if row[0] != "load":
+                kept.append(row)
+                continue
+            register = self.registers[row[3]]
+            strides, bounds = row[1]
+            itemsize = KINDS[register.kind].itemsize
+            short = [strides[group[-1]] for group in merged]
+            flat = len(shape) == 1 or all(
+                s == t
+                for s, t in zip(
+                    short[:-1], (short[d + 1] * shape[d + 1] for d in range(len(shape) - 1)), strict=True
+                )
+            )
+            if bounds is None and short[-1] == itemsize and (rows_mode or flat):
+                continue
+            register.where = _SCRATCH
+            clipped = None
+            if bounds is not None:
+                clipped = []
+                for group in merged:
+                    inner = math.prod(self.shape[d] for d in group[1:])
+                    first, end = bounds[group[0]]
+                    clipped.append((first * inner, end * inner))
+            row[1] = (register.buffer, register.offset, itemsize, short, clipped)
+            kept.append(row)
+        self.rows = kept
+
+    def _place_registers(self, block: Block) -> None:
+        """Give each virtual register that needs one a place in the scratch block, reusing places that are dead."""
+        registers = self.registers
+        for i, row in enumerate(self.rows):
+            for r in row[2]:
+                registers[r].last = i
+        used = 0
+        for register in registers:
+            if register.where == _NUMBER and register.last >= 0:
+                register.place = used
+                used += 1
+        spare: list[int] = []
+        for i, (what, _, operands, result) in enumerate(self.rows):
+            dead = [
+                r
+                for r in dict.fromkeys(operands)
+                if registers[r].last == i and registers[r].where == _SCRATCH
+            ]
+            if what == "kernel":  # it may write over an operand that it is the last to read
+                spare.extend(registers[r].place for r in dead)
+            register = registers[result]
+            extra = -1
+            if register.where == _SCRATCH:
+                if spare:
+                    register.place = spare.pop()
+                else:
+                    register.place = used
+                    used += 1
+                if register.last < 0:
+                    spare.append(register.place)
+            if what == "fold":
+                extra = spare.pop() if spare else used
+                used += extra == used
+                spare.append(extra)
+                self.rows[i][1] = (*self.rows[i][1], extra)
+            if what != "kernel":
+                spare.extend(registers[r].place for r in dead)
+        block.places = used
+
+    def _write(self, block: Block, shape: tuple[int, ...], merged: list[list[int]], rows_mode: bool) -> None:
+        cells: dict[int, int] = {}
+        partial_cells: dict[int, int] = {}
+        pointers: dict[Any, int] = {}
+        single = block.parts == 1
+        for index, register in enumerate(self.registers):
+            if register.where != _MEMORY:
+                cells[index] = register.place
+                continue
+            if register.partial >= 0 and not single:
+                continue
+            if register.partial >= 0:
+                _, _, buffer, offset = self.sums[register.partial]
+                strides = [0] * len(block.shape)
+            else:
+                buffer, offset = register.buffer, register.offset
+                strides = [register.strides[group[-1]] for group in merged]
+                if not rows_mode:
+                    strides = strides[-1:]
+            key = (buffer, offset, *strides)
+            if key not in pointers:
+                pointers[key] = block.places + len(block.memory)
+                block.memory.append(list(key))
+            cells[index] = pointers[key]
+        if not single:
+            for index, register in enumerate(self.registers):
+                if register.where == _MEMORY and register.partial >= 0:
+                    code, kernel, buffer, offset = self.sums[register.partial]
+                    itemsize = DTYPES[code].itemsize
+                    partial_cells[index] = block.places + len(block.memory) + len(block.partials)
+                    block.partials.append(itemsize)
+                    name = "add" if kernel == "sum" else kernel
+                    block.finals.append([ensure(ID[name], code), itemsize, buffer, offset])
+        cells.update(partial_cells)
+        for register in self.registers:
+            if register.where == _NUMBER and register.place >= 0:
+                block.numbers.append(
+                    [register.place, register.buffer, register.offset, register.partial, register.kind]
+                )
+        for what, detail, operands, result in self.rows:
+            read = [cells[r] for r in operands]
+            out = cells[result]
+            if what == "load":
+                buffer, offset, itemsize, strides, bounds = detail
+                limits = bounds or [(0, n) for n in shape]
+                row = [buffer, offset, itemsize, int(bounds is not None), *strides]
+                row += [first for first, _ in limits] + [end for _, end in limits]
+                block.code.append([LOAD, len(block.loads), 0, 0, out, 0])
+                block.loads.append(row)
+            elif what == "fold":
+                name, code, extra = detail
+                block.code.append([FOLD, read[0], extra, DTYPES[code].itemsize, out, ensure(ID[name], code)])
+            else:
+                if what == "cast":
+                    address = ensure_cast(*detail)
+                else:
+                    name, code = detail
+                    address = ensure(ID[name], code)
+                    assert len(read) == KERNELS[ID[name]].arity
+                read += [read[0]] * (3 - len(read))
+                block.code.append([address, *read, out, 0])
+
+
+__all__ = ["BOOL", "CODE_WIDTH", "FOLD", "LOAD", "Block", "Emitter"]

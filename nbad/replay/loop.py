@@ -1,0 +1,407 @@
+"""The jitted loop: executes the steps of a program until Python is needed.
+
+Owns the layout of the tables that drive it. A workspace has one frame of (address, length) pairs; `start` binds inputs and
+results by the ids of their array objects, checks them, and runs the first steps, `advance` goes on after a step of
+Python, `execute` runs parts of one large run (several threads may, on ranges of their own).
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from nbad._jit import helper, intrinsic, jit
+from nbad.frame import view_i8
+from nbad.kernels.block import call_kernel
+from nbad.kernels.native import (
+    DATA_OFFSET,
+    NDIM_OFFSET,
+    SHAPE_OFFSET,
+    load_int,
+    load_int32,
+    pointer_f4,
+    pointer_f8,
+    pointer_i4,
+    pointer_i8,
+)
+from nbad.replay.blocks import CODE_WIDTH, FOLD, LOAD
+
+#: Places in the frame.
+NAMES = ("steps", "runs", "table", "address", "ids", "inputs", "bound", "info")
+AT = {name: 2 * i for i, name in enumerate(NAMES)}
+_STEPS, _RUNS, _TABLE, _ADDRESS, _IDS, _INPUTS, _BOUND, _INFO = (AT[name] for name in NAMES)
+
+#: Kinds of steps.
+RUN, LARGE, TRUTH_GUARD, CONTENTS_GUARD, HOST_STEP, HOST_GUARD, END = range(7)
+#: A step: kind, mask, number (run, host step or guard), nodes, first result to bind and their number, four details of a guard.
+STEP_WIDTH = 10
+#: Why the loop returned, in the lowest bits; the step stands above them.
+DONE, NEEDS_PYTHON, GUARD_FAILED, FAILED, PAUSED, MISMATCH = range(6)
+WHY_BITS = 3
+
+#: A run: tables start at places in `table`.
+(
+    R_RANK,
+    R_SHAPE,
+    R_FULL_RANK,
+    R_FULL,
+    R_LANES,
+    R_PARTS,
+    R_PLACES,
+    R_WIDTH,
+    R_CODE,
+    R_CODES,
+    R_NUMBERS,
+    R_NUMBER_COUNT,
+    R_MEMORY,
+    R_MEMORIES,
+    R_LOADS,
+    R_PARTIALS,
+    R_PARTIAL_COUNT,
+    R_FINALS,
+    R_FINAL_COUNT,
+    R_PARTIAL_AT,
+    R_WORK,
+    R_CELLS,
+) = range(22)
+RUN_WIDTH = 22
+
+#: What `info` holds.
+I_SCRATCH, I_STEPS_RUN, I_STEPS_SKIPPED, I_NODES_RUN, I_NODES_SKIPPED, I_INPUTS, I_RESULTS = range(7)
+INFO_SIZE = 8
+
+#: An input: place in ids, buffer, id of the dtype object, itemsize, rank, shape.
+INPUT_WIDTH = 5 + 64
+_TYPE_OFFSET = 8
+_FLAGS_OFFSET = DATA_OFFSET + 48
+_DESCR_OFFSET = DATA_OFFSET + 40
+_ALIGNED_CONTIGUOUS = 0x101
+#: Instructions times elements between two returns, so that a signal is seen soon.
+_BUDGET = 1 << 26
+
+_LOAD, _FOLD, _CODE_WIDTH = LOAD, FOLD, CODE_WIDTH
+
+
+@intrinsic
+def pointer_u1(typing_context: Any, address: Any) -> Any:
+    """Return `address` as a pointer to bytes."""
+    signature = types.CPointer(types.uint8)(types.int64)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return signature, codegen
+
+
+@helper("void(int64, int64, int64)")
+def copy_item(itemsize, source, target):
+    """Copy one element."""
+    if itemsize == 1:
+        pointer_u1(target)[0] = pointer_u1(source)[0]
+    elif itemsize == 4:
+        pointer_i4(target)[0] = pointer_i4(source)[0]
+    else:
+        pointer_i8(target)[0] = pointer_i8(source)[0]
+        if itemsize == 16:
+            pointer_i8(target + 8)[0] = pointer_i8(source + 8)[0]
+
+
+@helper("int64(int64, int64, int64, int64, int64)")
+def fold(kernel, n, itemsize, source, target):
+    """Reduce n elements to the first one at `target` by halves, in an order that only n decides; they may be the same memory."""
+    if n == 1:
+        copy_item(itemsize, source, target)
+        return 1
+    while n > 1:
+        half = n // 2
+        if 2 * half != n:
+            copy_item(itemsize, source + half * itemsize, target + half * itemsize)
+        if call_kernel(kernel, half, source, source + (n - half) * itemsize, source, target) != 1:
+            return 0
+        source = target
+        n -= half
+    return 1
+
+
+@helper("void(int64, int64, int64, int64, int64)")
+def copy_strided(itemsize, count, source, step, target):
+    """Copy `count` elements that lie `step` bytes apart."""
+    if itemsize == 8:
+        for i in range(count):
+            pointer_i8(target + 8 * i)[0] = pointer_i8(source + i * step)[0]
+    elif itemsize == 4:
+        for i in range(count):
+            pointer_i4(target + 4 * i)[0] = pointer_i4(source + i * step)[0]
+    else:
+        for i in range(count):
+            copy_item(itemsize, source + i * step, target + i * itemsize)
+
+
+@helper("void(int64, int64)")
+def clear_bytes(count, target):
+    """Write zeros; `count` is a multiple of 4 or small."""
+    if count % 4 == 0:
+        for i in range(count // 4):
+            pointer_i4(target + 4 * i)[0] = 0
+    else:
+        for i in range(count):
+            pointer_u1(target + i)[0] = 0
+
+
+@helper("int64(int64, int64, int64, int64, int64, int64)")
+def load_part(frame, run, load, target, offset, count):
+    """Gather `count` elements from flat position `offset` of a strided, broadcast or padded array."""
+    runs, table, address = view_i8(frame, _RUNS), view_i8(frame, _TABLE), view_i8(frame, _ADDRESS)
+    rank, shape = runs[run + R_FULL_RANK], runs[run + R_FULL]
+    at = runs[run + R_LOADS] + load * (4 + 3 * rank)
+    itemsize, bounded = table[at + 2], table[at + 3]
+    steps = at + 4
+    first = steps + rank
+    end = first + rank
+    base = address[table[at]] + table[at + 1]
+    inner, step = table[shape + rank - 1], table[steps + rank - 1]
+    done = 0
+    while done < count:
+        position = offset + done
+        lane = position % inner
+        rest = position // inner
+        source = base + lane * step
+        inside = True
+        for d in range(rank - 2, -1, -1):
+            length = table[shape + d]
+            place = rest % length
+            source += place * table[steps + d]
+            rest //= length
+            if bounded and (place < table[first + d] or place >= table[end + d]):
+                inside = False
+        length = min(inner - lane, count - done)
+        to = target + done * itemsize
+        if bounded:
+            before = min(max(table[first + rank - 1] - lane, 0), length)
+            after = min(max(table[end + rank - 1] - lane, before), length)
+            if not inside:
+                before = after = length
+            clear_bytes(before * itemsize, to)
+            copy_strided(itemsize, after - before, source + before * step, step, to + before * itemsize)
+            clear_bytes((length - after) * itemsize, to + after * itemsize)
+        else:
+            copy_strided(itemsize, length, source, step, to)
+        done += length
+    return 1
+
+
+@helper("void(int64, int64, int64, int64, int64)")
+def fill_number(source, kind, code, count, target):
+    """Fill `count` elements of the dtype `code` with the number of the dtype `kind` at `source`."""
+    re, im = 0.0, 0.0
+    if kind == 0 or kind == 2:
+        re = np.float64(pointer_f4(source)[0])
+        if kind == 2:
+            im = np.float64(pointer_f4(source)[1])
+    elif kind == 1 or kind == 3:
+        re = pointer_f8(source)[0]
+        if kind == 3:
+            im = pointer_f8(source)[1]
+    elif kind == 4:
+        re = 1.0 if pointer_u1(source)[0] != 0 else 0.0
+    elif kind == 5:
+        re = np.float64(pointer_i4(source)[0])
+    else:
+        re = np.float64(pointer_i8(source)[0])
+    if code == 0:
+        x4 = pointer_f4(target)
+        for i in range(count):
+            x4[i] = re
+    elif code == 1:
+        x8 = pointer_f8(target)
+        for i in range(count):
+            x8[i] = re
+    elif code == 2:
+        z4 = pointer_f4(target)
+        for i in range(count):
+            z4[2 * i], z4[2 * i + 1] = re, im
+    else:
+        z8 = pointer_f8(target)
+        for i in range(count):
+            z8[2 * i], z8[2 * i + 1] = re, im
+
+
+@jit("int64(int64, int64, int64, int64, int64)")
+def execute(frame, number, lo, hi, scratch):
+    """Execute parts `lo` to `hi` of a run with registers in the memory at `scratch`; return 1, or 0 on failure."""
+    runs, table, address = view_i8(frame, _RUNS), view_i8(frame, _TABLE), view_i8(frame, _ADDRESS)
+    run = number * RUN_WIDTH
+    rank, shape = runs[run + R_RANK], runs[run + R_SHAPE]
+    places, width, lanes = runs[run + R_PLACES], runs[run + R_WIDTH], runs[run + R_LANES]
+    cells = pointer_i8(scratch)
+    index = scratch + 8 * runs[run + R_CELLS]
+    data = index + 8 * rank
+    data += (64 - data % 64) % 64
+    for p in range(places):
+        cells[p] = data + p * width
+    inner = table[shape + rank - 1]
+    longest = min(lanes, inner)
+    numbers = runs[run + R_NUMBERS]
+    for i in range(runs[run + R_NUMBER_COUNT]):
+        at = numbers + 5 * i
+        source = address[table[at + 1]] + table[at + 2]
+        fill_number(source, table[at + 3], table[at + 4], longest, cells[table[at]])
+    segments = (inner + lanes - 1) // lanes
+    memory, memories = runs[run + R_MEMORY], runs[run + R_MEMORIES]
+    partials = runs[run + R_PARTIALS]
+    sums = runs[run + R_PARTIAL_COUNT]
+    code, codes = runs[run + R_CODE], runs[run + R_CODES]
+    places_in = pointer_i8(index)
+    for part in range(lo, hi):
+        row = part // segments
+        start = (part - row * segments) * lanes
+        n = min(lanes, inner - start)
+        offset = row * inner + start
+        for d in range(rank - 2, -1, -1):
+            length = table[shape + d]
+            places_in[d] = row % length
+            row //= length
+        places_in[rank - 1] = start
+        for i in range(memories):
+            at = memory + (2 + rank) * i
+            pointer = address[table[at]] + table[at + 1]
+            for d in range(rank):
+                pointer += places_in[d] * table[at + 2 + d]
+            cells[places + i] = pointer
+        column = address[0] + runs[run + R_PARTIAL_AT]
+        for i in range(sums):
+            itemsize = table[partials + i]
+            cells[places + memories + i] = column + part * itemsize
+            column += runs[run + R_PARTS] * itemsize
+            column += (64 - column % 64) % 64
+        for i in range(codes):
+            at = code + _CODE_WIDTH * i
+            kernel = table[at]
+            out = cells[table[at + 4]]
+            if kernel > _FOLD:
+                a, b, c = cells[table[at + 1]], cells[table[at + 2]], cells[table[at + 3]]
+                if call_kernel(kernel, n, a, b, c, out) != 1:
+                    return 0
+            elif kernel == _LOAD:
+                load_part(frame, run, table[at + 1], out, offset, n)
+            elif kernel == _FOLD:
+                extra = cells[table[at + 2]]
+                if fold(table[at + 5], n, table[at + 3], cells[table[at + 1]], extra) != 1:
+                    return 0
+                copy_item(table[at + 3], extra, out)
+            else:
+                return 0
+    return 1
+
+
+@jit("int64(int64, int64)")
+def finish(frame, number):
+    """Add up what the parts of a run left, in pairs; return 1, or 0 on failure."""
+    runs, table, address = view_i8(frame, _RUNS), view_i8(frame, _TABLE), view_i8(frame, _ADDRESS)
+    run = number * RUN_WIDTH
+    column = address[0] + runs[run + R_PARTIAL_AT]
+    parts = runs[run + R_PARTS]
+    for i in range(runs[run + R_FINAL_COUNT]):
+        at = runs[run + R_FINALS] + 4 * i
+        itemsize = table[at + 1]
+        if fold(table[at], parts, itemsize, column, column) != 1:
+            return 0
+        copy_item(itemsize, column, address[table[at + 2]] + table[at + 3])
+        column += parts * itemsize
+        column += (64 - column % 64) % 64
+    return 1
+
+
+@helper("int64(int64, int64)")
+def check_guard(frame, step):
+    """Return whether the value of a guard is what was seen."""
+    steps, address = view_i8(frame, _STEPS), view_i8(frame, _ADDRESS)
+    at = address[steps[step + 6]] + steps[step + 7]
+    if steps[step] == CONTENTS_GUARD:
+        seen = address[1] + steps[step + 8]
+        for i in range(steps[step + 9]):
+            if pointer_u1(at + i)[0] != pointer_u1(seen + i)[0]:
+                return 0
+        return 1
+    kind = steps[step + 8]
+    if kind == 0 or kind == 2:
+        truth = pointer_f4(at)[0] != 0 or (kind == 2 and pointer_f4(at)[1] != 0)
+    elif kind == 1 or kind == 3:
+        truth = pointer_f8(at)[0] != 0 or (kind == 3 and pointer_f8(at)[1] != 0)
+    elif kind == 4:
+        truth = pointer_u1(at)[0] != 0
+    elif kind == 5:
+        truth = pointer_i4(at)[0] != 0
+    else:
+        truth = pointer_i8(at)[0] != 0
+    return 1 if truth == (steps[step + 9] != 0) else 0
+
+
+@jit("int64(int64, int64, int64)")
+def advance(frame, pc, changed):
+    """Execute steps from `pc` on until Python is needed; return the step and why, packed."""
+    steps, info, runs = view_i8(frame, _STEPS), view_i8(frame, _INFO), view_i8(frame, _RUNS)
+    address, ids, bound = view_i8(frame, _ADDRESS), view_i8(frame, _IDS), view_i8(frame, _BOUND)
+    work = 0
+    if pc > 0:  # what the step of Python before it has left
+        step = (pc - 1) * STEP_WIDTH
+        first = steps[step + 4]
+        for i in range(first, first + steps[step + 5]):
+            if ids[bound[2 * i]] != 0:
+                address[bound[2 * i + 1]] = load_int(ids[bound[2 * i]] + DATA_OFFSET)
+    while True:
+        step = pc * STEP_WIDTH
+        kind = steps[step]
+        if kind == END:
+            return (pc << WHY_BITS) | DONE
+        if steps[step + 1] & changed == 0:
+            info[I_STEPS_SKIPPED] += 1
+            info[I_NODES_SKIPPED] += steps[step + 3]
+            pc += 1
+            continue
+        if kind == RUN:
+            number = steps[step + 2]
+            run = number * RUN_WIDTH
+            if work > _BUDGET:
+                return (pc << WHY_BITS) | PAUSED
+            work += runs[run + R_WORK]
+            if execute(frame, number, 0, runs[run + R_PARTS], info[I_SCRATCH]) != 1:
+                return (pc << WHY_BITS) | FAILED
+            if runs[run + R_FINAL_COUNT] > 0 and finish(frame, number) != 1:
+                return (pc << WHY_BITS) | FAILED
+        elif kind == TRUTH_GUARD or kind == CONTENTS_GUARD:
+            if check_guard(frame, step) != 1:
+                return (pc << WHY_BITS) | GUARD_FAILED
+        else:
+            return (pc << WHY_BITS) | NEEDS_PYTHON
+        info[I_STEPS_RUN] += 1
+        info[I_NODES_RUN] += steps[step + 3]
+        pc += 1
+
+
+@jit("int64(int64, int64)")
+def start(frame, changed):
+    """Bind inputs and results by the ids of their arrays, check the inputs, and run from the first step on."""
+    info, inputs = view_i8(frame, _INFO), view_i8(frame, _INPUTS)
+    address, ids, bound = view_i8(frame, _ADDRESS), view_i8(frame, _IDS), view_i8(frame, _BOUND)
+    info[I_STEPS_RUN] = info[I_STEPS_SKIPPED] = info[I_NODES_RUN] = info[I_NODES_SKIPPED] = 0
+    array_type = ids[0]
+    for i in range(info[I_INPUTS]):
+        at = INPUT_WIDTH * i
+        array = ids[inputs[at]]
+        if load_int(array + _TYPE_OFFSET) != array_type:
+            return (i << WHY_BITS) | MISMATCH
+        rank = inputs[at + 4]
+        wrong = load_int(array + _DESCR_OFFSET) != inputs[at + 2]
+        wrong = wrong or load_int32(array + NDIM_OFFSET) != rank
+        wrong = wrong or load_int32(array + _FLAGS_OFFSET) & _ALIGNED_CONTIGUOUS != _ALIGNED_CONTIGUOUS
+        if not wrong:
+            shape = load_int(array + SHAPE_OFFSET)
+            for d in range(rank):
+                wrong = wrong or load_int(shape + 8 * d) != inputs[at + 5 + d]
+        if wrong:
+            return (i << WHY_BITS) | MISMATCH
+        address[inputs[at + 1]] = load_int(array + DATA_OFFSET)
+    for i in range(info[I_RESULTS]):
+        address[bound[2 * i + 1]] = load_int(ids[bound[2 * i]] + DATA_OFFSET)
+    return advance(frame, 0, changed)
