@@ -81,6 +81,8 @@ ORDER = [
     "replay.steps",
     "replay.program",
     "replay.picture",
+    "sameness",
+    "reach",
     "hidden",
     "tape_file",
     "signatures",
