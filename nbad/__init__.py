@@ -14,6 +14,7 @@ array([18., 18., 18., 18.])
 from importlib.metadata import PackageNotFoundError, version
 
 from nbad import testing
+from nbad.compiled import Compiled, CompileReport, compile, load
 from nbad.control import config, get_threads, set_threads, warmup
 from nbad.directional import hvp, jvp
 from nbad.errors import (
@@ -42,6 +43,8 @@ except PackageNotFoundError:  # run from a source folder that is not installed
     __version__ = "0.0.0"
 
 __all__ = [
+    "CompileReport",
+    "Compiled",
     "DetachError",
     "EscapedTraceError",
     "InputTypeError",
@@ -55,6 +58,7 @@ __all__ = [
     "TapeError",
     "WrtError",
     "__version__",
+    "compile",
     "config",
     "convolve",
     "correlate",
@@ -62,6 +66,7 @@ __all__ = [
     "grad",
     "hvp",
     "jvp",
+    "load",
     "primitive",
     "ravel",
     "register",

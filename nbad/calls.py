@@ -17,7 +17,7 @@ from nbad.directional import checked_direction, moving_parts
 from nbad.errors import InputTypeError, MutationError, where
 from nbad.methods import user_line
 from nbad.replay.graph import Graph
-from nbad.signatures import Call, Template, read_call
+from nbad.signatures import Call, Template, native, read_call
 from nbad.transforms import EVERYTHING, checked_seed, like, packed, read_wrt
 from nbad.variants import Failure, Replayer, Variant, own_bits, print_of
 from nbad.wrt import Asked, Leaf
@@ -77,7 +77,7 @@ class _Fast:
 
     def __init__(self, call: Call, variant: Variant, replayer: Replayer, finish: Callable[[list[Any]], Any]) -> None:
         self.specs = tuple(
-            (x.dtype, x.shape) if isinstance(x, np.ndarray) else (type(x), None) for x in call.leaves
+            (np.dtype(x.dtype.type), x.shape) if isinstance(x, np.ndarray) else (type(x), None) for x in call.leaves
         )
         self.count = len(self.specs)
         self.variant = variant
@@ -309,8 +309,8 @@ class PullbackCall:
                         "vjp: the cotangent is not of the structure of the function's value", at=user_line()
                     )
                 given = [
-                    checked_seed("vjp", seed, np.shape(leaf), np.result_type(leaf)) if _takes_seed(leaf) else like
-                    for seed, leaf, like in zip(tree.leaves(cotangent), outputs, seeds, strict=True)
+                    checked_seed("vjp", seed, np.shape(leaf), np.result_type(leaf)) if _takes_seed(leaf) else blank
+                    for seed, leaf, blank in zip(tree.leaves(cotangent), outputs, seeds, strict=True)
                 ]
                 answers = [like(c, leaf.value) for c, leaf in zip(held.pull(given), listed, strict=True)]
                 return packed(asked, indices, answers)
@@ -334,7 +334,7 @@ def _seeds(variant: Variant, has_aux: bool) -> list[Any]:
     leaves = list(template.leaves)
     for place, slot in zip(template.places, graph.outputs, strict=True):
         dtype, shape = graph.avals[slot]
-        leaves[place] = np.zeros(shape, dtype)
+        leaves[place] = np.zeros(shape, np.dtype(dtype.type))
     result = tree.assemble(template.skeleton, leaves)
     value = result[0] if has_aux and isinstance(result, tuple) and len(result) == 2 else result
     return [leaf if isinstance(leaf, np.ndarray) else np.zeros(np.shape(leaf)) for leaf in tree.leaves(value)]
@@ -370,7 +370,7 @@ class _Held:
             for value, seen in zip(self.values, self.prints, strict=True):
                 if print_of(value) != seen:
                     raise MutationError.of("vjp of a compiled function", "an argument", at=user_line())
-            filled = [*self.values, *cotangents]
+            filled = [*self.values, *map(native, cotangents)]
             self.replayer.advance(self.workspace, filled, 1, [])
             found: list[Any] = list(self.replayer.template.fill(self._results())[1])
             return found
@@ -477,7 +477,7 @@ def _directed(
             return Replayer(derived.graph, derived.template, masks, variant.rewrites, derived.sweep_from)
 
         replayer = variant.replayer((kind, places, has_aux), make)
-        return finish(replayer.template.fill(replay_with(variant, replayer, [*values, *directions])))
+        return finish(replayer.template.fill(replay_with(variant, replayer, [*values, *map(native, directions)])))
 
     def first(variant: Variant, result: Any, values: list[Any]) -> Any:
         return finish(variant.derive(kind, places, has_aux, values, directions)[1])

@@ -19,11 +19,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbad import saving
 from nbad.calls import transformation
 from nbad.deriving import GuardFailed, record_primal
 from nbad.errors import TapeError, where
-from nbad.hidden import Hidden
+from nbad.hidden import Draws, Hidden
 from nbad.methods import user_frame, user_line
 from nbad.replay.graph import Graph
 from nbad.replay.picture import Listing, to_dot
@@ -155,7 +154,7 @@ class Compiled:
         self._lock = threading.RLock()
         self._by_key: dict[Any, tuple[Variant, ...]] = {}
         self._account = CompileReport()
-        self._warned = False
+        self._warned: set[str] = set()
         self._bound: weakref.WeakKeyDictionary[Any, Compiled] = weakref.WeakKeyDictionary()
         self._value = transformation(self, "value", None, False)
 
@@ -288,8 +287,15 @@ class Compiled:
             return function(*args, **kwargs)
 
         before = Hidden.of(function)
+        draws = Draws.of(before, call.leaves)
         prints = [print_of(value) for value in values]
         primal, result = record_primal(run, values, self._rewritten)
+        drawn = draws.made()
+        if drawn is not None:
+            self._warn(
+                f"{self.name} drew random numbers from {drawn} while it was recorded; a replay has the same ones. Pass "
+                "random arrays as arguments."
+            )
         hidden = before.stable()
         variant = Variant(call.key, call.skeleton, primal, hidden, prints, self.rewrites)
         account = self._account
@@ -316,15 +322,18 @@ class Compiled:
             if not rows[oldest.key]:
                 del rows[oldest.key]
             self._by_key = rows
-            if not self._warned:
-                self._warned = True
-                line, times = max(self._account.lines.items(), key=_count_of, default=(cause, 1))
-                warnings.warn(
-                    f"{self.name} needs more than {self.limit} recordings, so it records again and again; {times} of "
-                    f"them because of {line}. Pass a larger variants=, or do not compile it.",
-                    RuntimeWarning,
-                    stacklevel=_outside(),
-                )
+            line, times = max(self._account.lines.items(), key=_count_of, default=(cause, 1))
+            self._warn(
+                f"{self.name} needs more than {self.limit} recordings, so it records again and again; {times} of "
+                f"them because of {line}. Pass a larger variants=, or do not compile it."
+            )
+
+    def _warn(self, text: str) -> None:
+        """Warn, once for each beginning of a text, at the line that called nbad."""
+        kind = text[: len(self.name) + 10]
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(text, RuntimeWarning, stacklevel=_outside())
 
     # Copies -----------------------------------------------------------------------------------------
 
@@ -358,6 +367,8 @@ class Compiled:
 
     def to_bytes(self) -> bytes:
         """Return all recordings in the format of `save`."""
+        from nbad import saving
+
         return saving.pack_variants(self.name, self.signature, [v for row in self._by_key.values() for v in row])
 
     def save(self, path: Any) -> None:
@@ -419,6 +430,8 @@ def _remade(function: Callable[..., Any], options: dict[str, Any]) -> Compiled:
 
 def _rebuilt(options: dict[str, Any], content: bytes) -> Compiled:
     """Return a function that can only replay."""
+    from nbad import saving
+
     name, signature, variants = saving.unpack_variants(content)
     made = Compiled(None, **{"name": name, "signature": signature, **options})
     for variant in variants:

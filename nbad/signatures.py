@@ -125,11 +125,12 @@ def native(value: Any) -> Any:
     """Return `value` as a replay takes it: a plain C-contiguous array in native byte order, or the number itself."""
     if not isinstance(value, np.ndarray):
         return value
-    if type(value) is np.ndarray and value.flags.c_contiguous and value.dtype.isnative:
-        return value
-    # ascontiguousarray makes 0-d arrays one-dimensional.
-    made = np.asarray(value, value.dtype.newbyteorder("="), order="C")
-    return made if type(made) is np.ndarray else made.view(np.ndarray)
+    if type(value) is not np.ndarray:
+        value = value.view(np.ndarray)
+    dtype = np.dtype(value.dtype.type)  # NumPy's own object: jitted code compares its address
+    if not value.flags.c_contiguous or not value.dtype.isnative:
+        return np.asarray(value, dtype, order="C")
+    return value if value.dtype is dtype else value.view(dtype)
 
 
 @dataclass(slots=True, eq=False)

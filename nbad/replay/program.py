@@ -463,7 +463,7 @@ class Workspace:
             made.append(result)
         self.results_made = made
         if self.fresh:
-            changed = -1
+            changed = -1 if changed & 1 else -2
         self.fresh = True  # until the run has come to its end
         why = loop.start(self.frame_address, changed)
         if why & 7 != loop.DONE:
