@@ -143,8 +143,7 @@ class Checks:
 
 def fill(tests: Checks, function: Any) -> None:
     """Append to `tests` what `function` reaches now."""
-    name = getattr(function, "__name__", None)
-    _Walk(tests).run(function, name if isinstance(name, str) else "the function")
+    _Walk(tests).run(function, function.__name__ if type(function) is FunctionType else "the function")
 
 
 class _Walk:
