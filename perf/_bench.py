@@ -63,11 +63,6 @@ def load_nbad() -> Any:
     return nbad
 
 
-def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Return f compiled by nbad."""
-    return getattr(load_nbad(), "compile", lambda g: g)(f)
-
-
 @functools.cache
 def load_torch() -> Any:
     """Return torch, with its threads set."""

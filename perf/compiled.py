@@ -232,13 +232,13 @@ def nbad_contestants(work: Workload) -> list[Contestant]:
     nbad = _bench.load_nbad()
     f, arguments = work.make(np), work.arguments
     eager = nbad.value_and_grad(f)
-    replayed = nbad.value_and_grad(_bench.compiled(f))
+    replayed = nbad.value_and_grad(nbad.compile(f))
     return [
         Contestant("nbad", lambda: eager(*arguments), flat),
         Contestant("nbad compiled", lambda: replayed(*arguments), flat),
         Contestant(
             "nbad compiled, first call",
-            lambda: nbad.value_and_grad(_bench.compiled(f))(*arguments),
+            lambda: nbad.value_and_grad(nbad.compile(f))(*arguments),
             flat,
         ),
     ]

@@ -118,12 +118,12 @@ def compiled(make: Callable[[Any], Callable[[Array], Any]], x: Array) -> list[Co
     """Return those that trace once and replay: whole gradients, and the function alone."""
     nbad = _bench.load_nbad()
     f = make(np)
-    replayed = _bench.compiled(f)
+    replayed = nbad.compile(f)
     whole = nbad.grad(replayed)
     found = [
         Contestant("nbad compiled", lambda: whole(x), gradient_only),
         Contestant("nbad compiled, forward", lambda: replayed(x), None),
-        Contestant("nbad compiled, first call", lambda: nbad.grad(_bench.compiled(f))(x), gradient_only),
+        Contestant("nbad compiled, first call", lambda: nbad.grad(nbad.compile(f))(x), gradient_only),
     ]
     if _bench.installed("jax"):
         import jax

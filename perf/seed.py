@@ -62,7 +62,7 @@ def nbad_losses(compiled: bool) -> dict[str, Any]:
 
     first = "nbad compiled" if compiled else "nbad"
     functions = {first: convolved, **{f"{first}, {name}": f for name, f in losses(np).items()}}
-    return {name: _bench.compiled(f) for name, f in functions.items()} if compiled else functions
+    return {name: nbad.compile(f) for name, f in functions.items()} if compiled else functions
 
 
 def nbad_contestants(u: Array, v: Array, m: Array, both: bool) -> list[Contestant]:
