@@ -268,7 +268,7 @@ class _Walk:
         if type(value) is not np.ndarray:
             self.visit_object(value, text)
             if issubclass(type(value), np.ma.MaskedArray):
-                self.push(value.mask, "", f"{text}.mask")
+                self.push(np.ma.getmask(value), "", f"{text}.mask")
             value = value.view(np.ndarray)
         if not value.dtype.hasobject:
             self.tests.arrays.append((value, value.dtype, value.shape, fingerprint(value), label))
