@@ -30,7 +30,8 @@ class Building:
 
     def __call__(self, op: Op, *operands: int, form: int | None = None, **attributes: Any) -> Any:
         """Add a node and return its output, or outputs."""
-        y = run_forward(op, [self.values[slot] for slot in operands], attributes, ())[0]
+        with np.errstate(all="ignore"):
+            y = run_forward(op, [self.values[slot] for slot in operands], attributes, ())[0]
         outputs = tuple(self._slot(part) for part in (y if op.outputs > 1 else (y,)))
         self.graph.nodes.append(Node(op, operands, outputs, attributes))
         return outputs if op.outputs > 1 else outputs[0]
@@ -76,7 +77,7 @@ def naive(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
 
 
 def transforms(graph: Graph, inputs: Sequence[Any], skipped: Sequence[int] = ()) -> int:
-    """Return how many transforms a run of a graph takes, without the nodes that depend on inputs `skipped` or constants only."""
+    """Return how many transforms a run takes, without nodes that depend only on inputs `skipped` and constants."""
     fixed = {*graph.constants, *(graph.inputs[k] for k in skipped)}
     values: dict[int, Any] = dict(graph.constants)
     values.update(zip(graph.inputs, inputs, strict=True))

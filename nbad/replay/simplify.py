@@ -142,7 +142,7 @@ def simplified(graph: Graph, enabled: frozenset[str], sweep_from: int | None = N
     -----
     Linear in the number of nodes, apart from reading each constant once. "zeros" concerns cotangents only, and
     differs from arithmetic there: a cotangent that is zero whatever the inputs are means that the output does not depend on
-    something, so zero times infinity or nan is zero, and zero added to -0.0 is -0.0.
+    something, so zero times anything is 0.0, infinities, nans and negative numbers included, and zero added to -0.0 is -0.0.
     """
     walk = _Simplifying(graph, enabled)
     for i, node in enumerate(graph.nodes):
@@ -424,7 +424,11 @@ def _real(walk: _Simplifying, node: Node, operands: tuple[int, ...]) -> Found:
         return None
     if inner.op is CONJUGATE:
         return REAL, inner.operands, {}
-    return inner.operands[0]  # if it was real and of this precision
+    source = inner.operands[0]
+    if walk.graph.avals[source][0].kind != "f":
+        return None
+    dtype = walk.graph.avals[node.outputs[0]][0]
+    return source if walk.graph.avals[source][0] == dtype else (ASTYPE, (source,), {"dtype": dtype.str})
 
 
 def _astype(walk: _Simplifying, node: Node, operands: tuple[int, ...]) -> Found:
