@@ -13,7 +13,7 @@ array([18., 18., 18., 18.])
 
 from importlib.metadata import PackageNotFoundError, version
 
-from nbad import testing
+from nbad import scipy_fft, testing
 from nbad.compiled import Compiled, CompileReport, compile, load
 from nbad.control import config, get_threads, set_threads, warmup
 from nbad.directional import hvp, jvp
@@ -71,6 +71,7 @@ __all__ = [
     "ravel",
     "register",
     "report",
+    "scipy_fft",
     "set_threads",
     "stop_gradient",
     "testing",

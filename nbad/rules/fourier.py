@@ -203,7 +203,7 @@ def _refuse_out(function: str, out: Any) -> None:
         )
 
 
-def _swapped(norm: str | None) -> str | None:
+def swapped(norm: str | None) -> str | None:
     """Return the norm of the transform the other way."""
     return {"forward": None, None: "forward", "backward": "forward"}.get(norm, norm)
 
@@ -267,7 +267,7 @@ def _many(a: Any, s: Any, axes: Any, *, halved: bool = False) -> tuple[list[int]
     ], where
 
 
-def _resized(x: Any, lengths: Sequence[int], axes: Sequence[int]) -> Any:
+def resized(x: Any, lengths: Sequence[int], axes: Sequence[int]) -> Any:
     """Return `x` with these lengths along `axes`."""
     shape = list(x.shape)
     for n, axis in zip(lengths, axes, strict=True):
@@ -275,7 +275,7 @@ def _resized(x: Any, lengths: Sequence[int], axes: Sequence[int]) -> Any:
     return x if tuple(shape) == x.shape else apply(RESIZE, x, shape=tuple(shape))
 
 
-def _whole(x: Any, where: tuple[list[int], list[int]], norm: str | None, forward: bool) -> Any:
+def whole(x: Any, where: tuple[list[int], list[int]], norm: str | None, forward: bool) -> Any:
     """Transform to or from a whole spectrum."""
     lengths, axes = where
     factor = _scale(lengths, norm, forward)
@@ -283,29 +283,29 @@ def _whole(x: Any, where: tuple[list[int], list[int]], norm: str | None, forward
         return x
     if len(set(axes)) < len(axes):  # an axis named twice is transformed twice
         for n, axis in zip(reversed(lengths), reversed(axes), strict=True):
-            x = _whole(x, ([n], [axis]), norm, forward)
+            x = whole(x, ([n], [axis]), norm, forward)
         return x
-    x = _resized(x, lengths, axes)
+    x = resized(x, lengths, axes)
     op = C2C if x.dtype.kind == "c" else R2C_FULL
     return apply(op, x, axes=tuple(sorted(axes)), forward=forward, factor=factor)
 
 
-def _to_half(x: Any, where: tuple[list[int], list[int]], norm: str | None) -> Any:
+def to_half(x: Any, where: tuple[list[int], list[int]], norm: str | None) -> Any:
     """Transform a real array to half its spectrum."""
     lengths, axes = where
     if x.dtype.kind == "c":
         raise TypeError(f"np.fft.rfft and its kin take real arrays, not {x.dtype}; use np.fft.fft")
     factor = _scale(lengths, norm, True)
     if len(set(axes)) < len(axes):
-        x = _to_half(x, (lengths[-1:], axes[-1:]), norm)
+        x = to_half(x, (lengths[-1:], axes[-1:]), norm)
         for n, axis in zip(reversed(lengths[:-1]), reversed(axes[:-1]), strict=True):
-            x = _whole(x, ([n], [axis]), norm, True)
+            x = whole(x, ([n], [axis]), norm, True)
         return x
-    x = _resized(x, lengths, axes)
+    x = resized(x, lengths, axes)
     return apply(R2C, x, axes=(*sorted(axes[:-1]), axes[-1]), factor=factor, mirrored=False)
 
 
-def _from_half(x: Any, where: tuple[list[int], list[int]], norm: str | None) -> Any:
+def from_half(x: Any, where: tuple[list[int], list[int]], norm: str | None) -> Any:
     """Transform half a spectrum to a real array."""
     lengths, axes = where
     factor = _scale(lengths, norm, False)
@@ -313,10 +313,10 @@ def _from_half(x: Any, where: tuple[list[int], list[int]], norm: str | None) -> 
         x = cast(x, np.result_type(x.dtype, np.complex64))
     if len(set(axes)) < len(axes):
         for n, axis in zip(lengths[:-1], axes[:-1], strict=True):
-            x = _whole(x, ([n], [axis]), norm, False)
-        return _from_half(x, (lengths[-1:], axes[-1:]), norm)
+            x = whole(x, ([n], [axis]), norm, False)
+        return from_half(x, (lengths[-1:], axes[-1:]), norm)
     n = lengths[-1]
-    x = _resized(x, [*lengths[:-1], n // 2 + 1], axes)
+    x = resized(x, [*lengths[:-1], n // 2 + 1], axes)
     return apply(C2R, x, axes=(*sorted(axes[:-1]), axes[-1]), n=n, factor=factor, mirrored=True)
 
 
@@ -324,98 +324,98 @@ def _from_half(x: Any, where: tuple[list[int], list[int]], norm: str | None) -> 
 def fft_(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.fft``."""
     _refuse_out("fft", out)
-    return _whole(a, _one(a, n, axis), norm, True)
+    return whole(a, _one(a, n, axis), norm, True)
 
 
 @binds(np.fft.ifft)
 def ifft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.ifft``."""
     _refuse_out("ifft", out)
-    return _whole(a, _one(a, n, axis), norm, False)
+    return whole(a, _one(a, n, axis), norm, False)
 
 
 @binds(np.fft.rfft)
 def rfft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.rfft``."""
     _refuse_out("rfft", out)
-    return _to_half(a, _one(a, n, axis), norm)
+    return to_half(a, _one(a, n, axis), norm)
 
 
 @binds(np.fft.irfft)
 def irfft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.irfft``."""
     _refuse_out("irfft", out)
-    return _from_half(a, _one(a, n, axis, halved=True), norm)
+    return from_half(a, _one(a, n, axis, halved=True), norm)
 
 
 @binds(np.fft.hfft)
 def hfft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.hfft``."""
     _refuse_out("hfft", out)
-    return _from_half(np.conjugate(a), _one(a, n, axis, halved=True), _swapped(norm))
+    return from_half(np.conjugate(a), _one(a, n, axis, halved=True), swapped(norm))
 
 
 @binds(np.fft.ihfft)
 def ihfft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.ihfft``."""
     _refuse_out("ihfft", out)
-    return np.conjugate(_to_half(a, _one(a, n, axis), _swapped(norm)))
+    return np.conjugate(to_half(a, _one(a, n, axis), swapped(norm)))
 
 
 @binds(np.fft.fft2)
 def fft2(a: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.fft2``."""
     _refuse_out("fft2", out)
-    return _whole(a, _many(a, s, axes), norm, True)
+    return whole(a, _many(a, s, axes), norm, True)
 
 
 @binds(np.fft.ifft2)
 def ifft2(a: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.ifft2``."""
     _refuse_out("ifft2", out)
-    return _whole(a, _many(a, s, axes), norm, False)
+    return whole(a, _many(a, s, axes), norm, False)
 
 
 @binds(np.fft.rfft2)
 def rfft2(a: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.rfft2``."""
     _refuse_out("rfft2", out)
-    return _to_half(a, _many(a, s, axes), norm)
+    return to_half(a, _many(a, s, axes), norm)
 
 
 @binds(np.fft.irfft2)
 def irfft2(a: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.irfft2``."""
     _refuse_out("irfft2", out)
-    return _from_half(a, _many(a, s, axes, halved=True), norm)
+    return from_half(a, _many(a, s, axes, halved=True), norm)
 
 
 @binds(np.fft.fftn)
 def fftn(a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.fftn``."""
     _refuse_out("fftn", out)
-    return _whole(a, _many(a, s, axes), norm, True)
+    return whole(a, _many(a, s, axes), norm, True)
 
 
 @binds(np.fft.ifftn)
 def ifftn(a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.ifftn``."""
     _refuse_out("ifftn", out)
-    return _whole(a, _many(a, s, axes), norm, False)
+    return whole(a, _many(a, s, axes), norm, False)
 
 
 @binds(np.fft.rfftn)
 def rfftn(a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.rfftn``."""
     _refuse_out("rfftn", out)
-    return _to_half(a, _many(a, s, axes), norm)
+    return to_half(a, _many(a, s, axes), norm)
 
 
 @binds(np.fft.irfftn)
 def irfftn(a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: Any = None) -> Any:
     """Trace ``np.fft.irfftn``."""
     _refuse_out("irfftn", out)
-    return _from_half(a, _many(a, s, axes, halved=True), norm)
+    return from_half(a, _many(a, s, axes, halved=True), norm)
 
 
 def _shifted(x: Any, axes: Any, sign: int) -> Any:
