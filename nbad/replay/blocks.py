@@ -6,7 +6,6 @@ first the scratch registers, then pointers into memory that move from part to pa
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from nbad.kernels.block import DTYPES, ID, KERNELS, ensure
 from nbad.replay.casts import BOOL, KINDS, ensure_cast, kind_of
 from nbad.replay.fusing import Schedule, Step
 from nbad.replay.lowering import ELEMENT, PAD, REDUCE, Item
+from nbad.replay.registers import MEMORY, NUMBER, SCRATCH, Block, Register, place_registers
 from nbad.replay.storage import Place
 
 #: Bytes of all scratch registers of a block together.
@@ -25,75 +25,6 @@ _ROW = 64
 #: In the place of a kernel's address: a strided load, a fold of a block to one number.
 LOAD, FOLD = 1, 2
 CODE_WIDTH = 6
-#: What a virtual register is.
-_SCRATCH, _MEMORY, _NUMBER = range(3)
-
-
-@dataclass(slots=True)
-class Register:
-    """A virtual register: where its elements are, of which kind (position in `KINDS`)."""
-
-    where: int
-    kind: int
-    buffer: int = 0
-    offset: int = 0
-    strides: tuple[int, ...] = ()
-    partial: int = -1
-    place: int = -1
-    last: int = -1
-
-
-@dataclass(slots=True)
-class Block:
-    """The tables of one run.
-
-    Attributes
-    ----------
-    shape, full : tuple of int
-        Iteration space: as parts see it, and as strided loads see it.
-    lanes, parts : int
-        Elements of a part, number of parts.
-    code : list of list of int
-        (kernel address or LOAD or FOLD, a, b, c, out, extra).
-    kernels : list of (str, int, int, str)
-        What each address stands for.
-    numbers, memory, loads, partials, finals : list of list of int
-        (place, buffer, offset, kind, code), (buffer, offset, strides...), (place's buffer, offset, itemsize, bounded, strides,
-        first, end), (itemsize), (address, itemsize, buffer, offset).
-    """
-
-    shape: tuple[int, ...]
-    full: tuple[int, ...]
-    lanes: int = 0
-    parts: int = 0
-    places: int = 0
-    width: int = 0
-    code: list[list[int]] = field(default_factory=list)
-    numbers: list[list[int]] = field(default_factory=list)
-    memory: list[list[int]] = field(default_factory=list)
-    loads: list[list[int]] = field(default_factory=list)
-    partials: list[int] = field(default_factory=list)
-    finals: list[list[int]] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Return the number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def cells(self) -> int:
-        """Return the number of cells."""
-        return self.places + len(self.memory) + len(self.partials)
-
-    @property
-    def partial_bytes(self) -> int:
-        """Return the bytes for the sums of the parts."""
-        return sum(self.parts * itemsize + 64 for itemsize in self.partials) if self.finals else 0
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Return the bytes that one thread needs."""
-        return 8 * (self.cells + len(self.shape)) + 64 + self.places * self.width
 
 
 class Emitter:
@@ -248,16 +179,16 @@ class Emitter:
         """Return a register for the result: memory, where it is to be stored in this dtype."""
         if self._is_stored(slot) and self.avals[slot][0] == KINDS[code]:
             place, strides, _ = self._operand(slot)
-            return self._new(_MEMORY, code, buffer=place.buffer, offset=place.offset, strides=strides)
-        return self._new(_SCRATCH, code)
+            return self._new(MEMORY, code, buffer=place.buffer, offset=place.offset, strides=strides)
+        return self._new(SCRATCH, code)
 
     def _keep(self, slot: int, code: int, register: int) -> None:
         self.known[slot, code] = register
         self.known[slot, -1] = register
-        if self._is_stored(slot) and self.registers[register].where == _SCRATCH:
+        if self._is_stored(slot) and self.registers[register].where == SCRATCH:
             kind = kind_of(self.avals[slot][0])
             place, strides, _ = self._operand(slot)
-            target = self._new(_MEMORY, kind, buffer=place.buffer, offset=place.offset, strides=strides)
+            target = self._new(MEMORY, kind, buffer=place.buffer, offset=place.offset, strides=strides)
             self.rows.append(["cast", (code, kind, "real"), [register], target])
 
     def _read(self, slot: int, code: int) -> int:
@@ -271,7 +202,7 @@ class Emitter:
         native = self.known.get((slot, -1))
         if native is None:
             native = self._from_memory(slot, code)
-            if self.registers[native].where == _NUMBER:
+            if self.registers[native].where == NUMBER:
                 self.known[slot, code] = native
                 return native
             self.known[slot, -1] = native
@@ -279,13 +210,13 @@ class Emitter:
         if code < 0 or kind == code:
             self.known[slot, code] = native
             return native
-        result = self._new(_SCRATCH, code)
+        result = self._new(SCRATCH, code)
         self.rows.append(["cast", (kind, code, "real"), [native], result])
         self.known[slot, code] = result
         return result
 
     def _from_memory(self, slot: int, code: int) -> int:
-        dtype, shape = self.avals[slot]
+        dtype = self.avals[slot][0]
         value = self.schedule.lowering.constants.get(slot)
         wanted = code if code >= 0 else min(kind_of(dtype), 3)
         if value is not None and self._is_uniform(value):
@@ -297,11 +228,11 @@ class Emitter:
         kind = kind_of(dtype)
         if not any(strides):
             if math.prod(self.shape) == 1 and kind == wanted:
-                return self._new(_MEMORY, kind, buffer=place.buffer, offset=place.offset, strides=strides)
+                return self._new(MEMORY, kind, buffer=place.buffer, offset=place.offset, strides=strides)
             key = (place.buffer, place.offset, kind, wanted)
             if key not in self.numbers:
                 self.numbers[key] = self._new(
-                    _NUMBER, wanted, buffer=place.buffer, offset=place.offset, partial=kind
+                    NUMBER, wanted, buffer=place.buffer, offset=place.offset, partial=kind
                 )
             return self.numbers[key]
         return self._load(place, strides, None, kind)
@@ -317,16 +248,16 @@ class Emitter:
     def _number(self, buffer: int, key: Any, code: int, value: Any) -> int:
         if key not in self.numbers:
             offset = self.pool(value, KINDS[code])
-            where = _MEMORY if math.prod(self.shape) == 1 else _NUMBER
-            strides = (0,) * len(self.shape) if where == _MEMORY else ()
+            where = MEMORY if math.prod(self.shape) == 1 else NUMBER
+            strides = (0,) * len(self.shape) if where == MEMORY else ()
             self.numbers[key] = self._new(where, code, buffer=1, offset=offset, strides=strides, partial=-1)
-            if where == _NUMBER:
+            if where == NUMBER:
                 self.registers[self.numbers[key]].partial = code
         return self.numbers[key]
 
     def _load(self, place: Place, strides: tuple[int, ...], bounds: Any, kind: int) -> int:
         """Return a register for elements in memory; whether a pointer is enough is decided when all strides are known."""
-        register = self._new(_MEMORY, kind, buffer=place.buffer, offset=place.offset, strides=strides)
+        register = self._new(MEMORY, kind, buffer=place.buffer, offset=place.offset, strides=strides)
         row = ["load", (strides, bounds), [], register]
         self.rows.append(row)
         return register
@@ -347,7 +278,7 @@ class Emitter:
         place = self.place_of(item.outputs[0])
         number = len(self.sums)
         self.sums.append((item.code, item.kernel, place.buffer, place.offset))
-        target = self._new(_MEMORY, item.code, partial=number)
+        target = self._new(MEMORY, item.code, partial=number)
         if item.kernel == "sum":
             self.rows.append(["kernel", ("sum", item.code), [source], target])
         else:
@@ -361,7 +292,7 @@ class Emitter:
         iteration = shape if rows_mode else (size,)
         block = Block(iteration, shape)
         self._choose_pointers(shape, merged, rows_mode)
-        self._place_registers(block)
+        block.places = place_registers(self.registers, self.rows)
         width = max((KINDS[r.kind].itemsize for r in self.registers if r.place >= 0), default=8)
         lanes = _BLOCK_BYTES // (width * max(block.places, 1))
         lanes = min(max(lanes - lanes % 64, _SHORTEST), _LONGEST)
@@ -380,7 +311,7 @@ class Emitter:
         shape = self.shape or (1,)
         if not self.shape:
             for register in self.registers:
-                if register.where == _MEMORY and register.partial < 0:
+                if register.where == MEMORY and register.partial < 0:
                     register.strides = (0,)
             for row in self.rows:
                 if row[0] == "load":
@@ -388,7 +319,7 @@ class Emitter:
                     row[1] = ((0,), None if bounds is None else ((0, 1),))
             return shape, [[0]]
         groups = [[0]]
-        vectors = [r.strides for r in self.registers if r.where == _MEMORY and r.partial < 0]
+        vectors = [r.strides for r in self.registers if r.where == MEMORY and r.partial < 0]
         bounds = [row[1][1] for row in self.rows if row[0] == "load" and row[1][1] is not None]
         for d in range(1, len(shape)):
             whole = all(b[d] == (0, shape[d]) for b in bounds)
@@ -417,7 +348,7 @@ class Emitter:
             )
             if bounds is None and short[-1] == itemsize and (rows_mode or flat):
                 continue
-            register.where = _SCRATCH
+            register.where = SCRATCH
             clipped = None
             if bounds is not None:
                 clipped = []
@@ -429,52 +360,13 @@ class Emitter:
             kept.append(row)
         self.rows = kept
 
-    def _place_registers(self, block: Block) -> None:
-        """Give each virtual register that needs one a place in the scratch block, reusing places that are dead."""
-        registers = self.registers
-        for i, row in enumerate(self.rows):
-            for r in row[2]:
-                registers[r].last = i
-        used = 0
-        for register in registers:
-            if register.where == _NUMBER and register.last >= 0:
-                register.place = used
-                used += 1
-        spare: list[int] = []
-        for i, (what, _, operands, result) in enumerate(self.rows):
-            dead = [
-                r
-                for r in dict.fromkeys(operands)
-                if registers[r].last == i and registers[r].where == _SCRATCH
-            ]
-            if what == "kernel":  # it may write over an operand that it is the last to read
-                spare.extend(registers[r].place for r in dead)
-            register = registers[result]
-            extra = -1
-            if register.where == _SCRATCH:
-                if spare:
-                    register.place = spare.pop()
-                else:
-                    register.place = used
-                    used += 1
-                if register.last < 0:
-                    spare.append(register.place)
-            if what == "fold":
-                extra = spare.pop() if spare else used
-                used += extra == used
-                spare.append(extra)
-                self.rows[i][1] = (*self.rows[i][1], extra)
-            if what != "kernel":
-                spare.extend(registers[r].place for r in dead)
-        block.places = used
-
     def _write(self, block: Block, shape: tuple[int, ...], merged: list[list[int]], rows_mode: bool) -> None:
         cells: dict[int, int] = {}
         partial_cells: dict[int, int] = {}
         pointers: dict[Any, int] = {}
         single = block.parts == 1
         for index, register in enumerate(self.registers):
-            if register.where != _MEMORY:
+            if register.where != MEMORY:
                 cells[index] = register.place
                 continue
             if register.partial >= 0 and not single:
@@ -494,7 +386,7 @@ class Emitter:
             cells[index] = pointers[key]
         if not single:
             for index, register in enumerate(self.registers):
-                if register.where == _MEMORY and register.partial >= 0:
+                if register.where == MEMORY and register.partial >= 0:
                     code, kernel, buffer, offset = self.sums[register.partial]
                     itemsize = DTYPES[code].itemsize
                     partial_cells[index] = block.places + len(block.memory) + len(block.partials)
@@ -503,7 +395,7 @@ class Emitter:
                     block.finals.append([ensure(ID[name], code), itemsize, buffer, offset])
         cells.update(partial_cells)
         for register in self.registers:
-            if register.where == _NUMBER and register.place >= 0:
+            if register.where == NUMBER and register.place >= 0:
                 block.numbers.append(
                     [register.place, register.buffer, register.offset, register.partial, register.kind]
                 )

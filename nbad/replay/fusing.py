@@ -250,11 +250,15 @@ class Schedule:
             return cost
         for operand in item.operands if item.kind == ELEMENT else ():
             source = self._source(operand)
-            if source is not None and source in maker and self.home.get(source, -1) >= 0:
-                if self.steps[self.home[source]].key == self.steps[at].key:
-                    cost += self._cost(source, at, maker, limit - cost, found, seen)
-                    if cost > limit:
-                        return cost
+            if (
+                source is None
+                or source not in maker
+                or self.steps[self.home[source]].key != self.steps[at].key
+            ):
+                continue
+            cost += self._cost(source, at, maker, limit - cost, found, seen)
+            if cost > limit:
+                return cost
         found.append(item)
         return cost
 

@@ -108,7 +108,7 @@ def copy_item(itemsize, source, target):
 
 @helper("int64(int64, int64, int64, int64, int64)")
 def fold(kernel, n, itemsize, source, target):
-    """Reduce n elements to the first one at `target` by halves, in an order that only n decides; they may be the same memory."""
+    """Reduce n elements to the first one at `target`, by halves; source and target may be the same memory."""
     if n == 1:
         copy_item(itemsize, source, target)
         return 1
@@ -369,7 +369,7 @@ def advance(frame, pc, changed):
                 return (pc << WHY_BITS) | FAILED
             if runs[run + R_FINAL_COUNT] > 0 and finish(frame, number) != 1:
                 return (pc << WHY_BITS) | FAILED
-        elif kind == TRUTH_GUARD or kind == CONTENTS_GUARD:
+        elif kind in (TRUTH_GUARD, CONTENTS_GUARD):
             if check_guard(frame, step) != 1:
                 return (pc << WHY_BITS) | GUARD_FAILED
         else:

@@ -1,7 +1,7 @@
 """Lowering: each node as items that the executor knows.
 
 Owns the question what a node is to the machine: instructions over block kernels (with the dtype in which they compute), a
-reduction of everything to one number, a view that needs no work, another name for the same value, or a step that Python performs.
+reduction of everything to one number, a view that needs no work, another name for the same value, or a step of Python.
 """
 
 import math
@@ -142,9 +142,9 @@ class Lowering:
         if len(node.operands) == 1:
             x = node.operands[0]
             x_dtype, x_shape = self.avals[x]
-            if (name in _SAME_ON_REALS and x_dtype.kind in "fiub") or name == "positive" or name == "astype":
-                if x_dtype == dtype and x_shape == shape:
-                    return self._alias(position, x, out)
+            unchanged = name in ("positive", "astype") or (name in _SAME_ON_REALS and x_dtype.kind in "fiub")
+            if unchanged and x_dtype == dtype and x_shape == shape:
+                return self._alias(position, x, out)
             if name in ("real", "imag"):
                 if x_dtype.kind == "c" and kind_of(dtype) >= 0 and self._made_here(x):
                     return self._element(position, name, kind_of(dtype), (x,), out)
@@ -188,7 +188,8 @@ class Lowering:
             index = (*index, Ellipsis)
         at = index.index(Ellipsis)
         index = (*index[:at], *(slice(None),) * (len(shape) - count), *index[at + 1 :])
-        window, kept = [], []
+        window: list[tuple[int, int, int]] = []
+        kept: list[int | None] = []
         for item in index:
             if item is None:
                 kept.append(None)
@@ -263,7 +264,7 @@ class Lowering:
         op = node.op
         function = op.forward
         operands = node.operands
-        dtype, shape = self.avals[out]
+        dtype = self.avals[out][0]
         if op.name in ("where", "clip") and len(operands) == 3 and op.elementwise:
             return self._where_or_clip(position, op.name, operands, out)
         if op.name == "complex_absolute":
@@ -310,7 +311,9 @@ class Lowering:
             codes = [kind_of(self.avals[s][0]) for s in operands]
             if kernel in _TESTS and codes[0] > C16:
                 return -1
-            return max((F8 if c > BOOL else (F4 if c == BOOL else c)) for c in codes)
+            return kind_of(
+                np.result_type(*(DTYPES[F8 if c > BOOL else (F4 if c == BOOL else c)] for c in codes))
+            )
         if kernel not in _COMPARISONS:
             return -1
         examples = []

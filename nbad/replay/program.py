@@ -1,46 +1,30 @@
-"""Programs: a graph planned once, and the workspaces in which it runs.
+"""Programs: planned graphs, and the workspaces in which they run.
 
-Owns the order of planning (items, runs, memory, block programs, tables) and a run of the whole: binding of inputs, steps of
-Python between returns of the jitted loop, large runs fanned out, results.
+Owns a run of the whole: binding of inputs, steps of Python between returns of the jitted loop, large runs fanned out, results.
 """
 
+import math
 import threading
 from array import array
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from nbad.errors import KernelError
-from nbad.kernels import memory, threads, vector_math
+from nbad.kernels import memory, threads
 from nbad.replay import loop
-from nbad.replay.blocks import Block, Emitter
-from nbad.replay.casts import kind_of
-from nbad.replay.fusing import Schedule, Step
-from nbad.replay.graph import ARRAY, PYTHON, TRUTH, Graph, masks_of
-from nbad.replay.loop import RUN_WIDTH, STEP_WIDTH, WHY_BITS
-from nbad.replay.lowering import HOST, Lowering
-from nbad.replay.steps import HostStep, Output, Reader
-from nbad.replay.storage import (
-    ALIGNMENT,
-    ARENA,
-    FIRST_BUFFER,
-    POOL,
-    Arena,
-    Place,
-    c_strides,
-    is_contiguous,
-    nbytes_of,
-)
+from nbad.replay.graph import ARRAY, SCALAR, TRUTH
+from nbad.replay.loop import STEP_WIDTH, WHY_BITS
+from nbad.replay.planning import Plan
+from nbad.replay.storage import ALIGNMENT, ARENA, POOL
 
-#: Elements from which on a run is split over threads, and elements of one piece.
-LARGE_RUN = 1 << 15
+#: Elements of one piece of a large run.
 _PIECE = 1 << 15
-#: Bytes up to which the result of a host step is copied into the arena.
-_SMALL = 1 << 12
-#: The bit of steps that depend on nothing.
-CONSTANT_BIT = 1 << 62
 
+#: How an output is made: an array written by a run, a NumPy scalar, an array of a host step, a copy, anything else.
+_MADE, _SCALAR, _HANDED, _COPY, _OTHER = range(5)
+
+_start = loop.start
 _local = threading.local()
 
 
@@ -54,8 +38,8 @@ def _scratch(nbytes: int) -> int:
     return address
 
 
-class Program:
-    """A graph, planned.
+class Program(Plan):
+    """A graph, planned, with workspaces to run it in.
 
     Parameters
     ----------
@@ -63,330 +47,11 @@ class Program:
         Pruned and rewritten.
     input_masks : iterable of int
         The bits of each input; bit 0 says that it changes at each call.
-
-    Attributes
-    ----------
-    peak_bytes : int
-        Bytes of one workspace, results and what host steps allocate not counted.
     """
 
-    def __init__(self, graph: Graph, input_masks: Iterable[int]) -> None:
-        self.graph = graph
-        masks = masks_of(graph, input_masks)
-        self.instruction_set = vector_math.get_instruction_set()
-        self.lowering = Lowering(graph)
-        self.schedule = Schedule(self.lowering, masks)
-        self.masks = self.schedule.masks
-        self.buffers = FIRST_BUFFER
-        self.places: dict[int, Place] = {}
-        self.constants: list[tuple[int, np.ndarray]] = []  # (buffer, array)
-        self.pool = bytearray()
-        self._pooled: dict[bytes, int] = {}
-        self._find_last_reads()
-        self._bind_inputs()
-        self._choose_results()
-        self._plan_memory()
-        self._emit()
-        self._write_tables()
-
-    # Planning -------------------------------------------------------------------------------------
-    def _new_buffer(self) -> int:
-        self.buffers += 1
-        return self.buffers - 1
-
-    def _contiguous(self, slot: int, buffer: int, offset: int = 0) -> Place:
-        dtype, shape = self.lowering.avals[slot]
-        return Place(buffer, offset, c_strides(shape, dtype.itemsize))
-
-    def _find_last_reads(self) -> None:
-        """Find the step that reads each memory last, and what Python reads."""
-        schedule, end = self.schedule, len(self.schedule.steps)
-        self.last: dict[int, int] = {}
-        self.persistent: set[int] = set()
-        for at, step in enumerate(schedule.steps):
-            slots = [s for item in step.items for s in item.operands]
-            if step.guard is not None:
-                slots.append(step.guard.slot)
-            for slot in slots:
-                base = schedule.base(slot)
-                self.last[base] = at
-                self._note_crossing(base, step.mask)
-        for slot in self.graph.outputs:
-            self.last[schedule.base(slot)] = end
-            self._note_crossing(schedule.base(slot), 1)
-
-    def _note_crossing(self, base: int, mask: int) -> None:
-        home = self.schedule.home.get(base)
-        if home is not None:
-            made = self.schedule.steps[home].mask
-            if not made & 1 and made != mask:
-                self.persistent.add(base)
-
-    def _bind_inputs(self) -> None:
-        graph = self.graph
-        self.array_inputs: list[tuple[int, int, int]] = []  # (position, slot, buffer)
-        self.number_inputs: list[tuple[int, int]] = []
-        for position, slot in enumerate(graph.inputs):
-            if graph.forms[slot] == ARRAY:
-                buffer = self._new_buffer()
-                self.array_inputs.append((position, slot, buffer))
-                self.places[slot] = self._contiguous(slot, buffer)
-            else:
-                self.number_inputs.append((position, slot))
-        for slot, value in self.lowering.constants.items():
-            if isinstance(value, np.ndarray):
-                buffer = self._new_buffer()
-                self.constants.append((buffer, value))
-                self.places[slot] = Place(buffer, 0, value.strides)
-
-    def _choose_results(self) -> None:
-        """Decide which outputs are written where the caller gets them, and how the others are made."""
-        schedule, graph, avals = self.schedule, self.graph, self.lowering.avals
-        self.fresh_results: list[
-            tuple[int, int, tuple[int, ...], np.dtype[Any]]
-        ] = []  # position, base, shape, dtype
-        self.handed_out: dict[int, int] = {}  # position -> slot that a host step makes
-        taken: set[int] = set()
-        for position, slot in enumerate(graph.outputs):
-            base = schedule.base(slot)
-            home = schedule.home.get(base)
-            if home is None or graph.forms[slot] != ARRAY or base in taken or base in self.persistent:
-                continue
-            dtype, shape = avals[slot]
-            view = self.lowering.view(slot)
-            whole = view.offset == 0 and is_contiguous(shape, view.strides, dtype.itemsize)
-            if not whole or dtype != avals[base][0] or nbytes_of(avals[slot]) != nbytes_of(avals[base]):
-                continue
-            step = schedule.steps[home]
-            if not step.mask & 1:
-                continue
-            taken.add(base)
-            if step.is_run:
-                buffer = self._new_buffer()
-                self.places[base] = self._contiguous(base, buffer)
-                self.fresh_results.append((position, base, shape, dtype))
-            elif slot == base:
-                self.handed_out[position] = slot
-
-    def _plan_memory(self) -> None:
-        schedule, avals = self.schedule, self.lowering.avals
-        end = len(schedule.steps)
-        requests: list[tuple[int, int, int]] = []
-        slots: list[int] = []
-
-        def ask(slot: int, first: int, last: int) -> None:
-            slots.append(slot)
-            requests.append((first, last, max(nbytes_of(avals[slot]), 1)))
-
-        for _, slot in self.number_inputs:
-            ask(slot, 0, end)
-        handed = set(self.handed_out.values())
-        self.dynamic: set[int] = set()
-        for slot in sorted(schedule.stored):
-            if slot in self.places:
-                continue
-            at = schedule.home[slot]
-            host = not schedule.steps[at].is_run
-            if slot in self.persistent:
-                ask(slot, 0, end)
-            elif slot in handed or (host and nbytes_of(avals[slot]) > _SMALL):
-                self.places[slot] = self._contiguous(slot, self._new_buffer())
-                self.dynamic.add(slot)
-            else:
-                ask(slot, at, self.last.get(slot, at))
-        arena = Arena()
-        for slot, offset in zip(slots, arena.plan(requests), strict=True):
-            self.places[slot] = self._contiguous(slot, ARENA, offset)
-        self.arena_bytes = arena.size
-
-    def _place_of(self, slot: int) -> Place:
-        view = self.lowering.views.get(slot)
-        if view is None:
-            return self.places[slot]
-        base = self.places[view.base]
-        return Place(base.buffer, base.offset + view.offset, view.strides)
-
-    def _put_in_pool(self, value: Any, dtype: np.dtype[Any]) -> int:
-        data = np.asarray(value, dtype).tobytes()
-        offset = self._pooled.get(data)
-        if offset is None:
-            self.pool += b"\0" * (-len(self.pool) % 16)
-            offset = self._pooled[data] = len(self.pool)
-            self.pool += data
-        return offset
-
-    def _emit(self) -> None:
-        self.blocks: dict[int, Block] = {}
-        for at, step in enumerate(self.schedule.steps):
-            if step.is_run and step.items:
-                self.blocks[at] = Emitter(self.schedule, at, self._place_of, self._put_in_pool).emit()
-        self.partials_at = self.arena_bytes
-        self.arena_bytes += max((b.partial_bytes for b in self.blocks.values()), default=0)
-        small = [b.scratch_bytes for b in self.blocks.values() if b.size <= LARGE_RUN]
-        self.scratch_bytes = max(small, default=0)
-        self.peak_bytes = self.arena_bytes + self.scratch_bytes + 2 * ALIGNMENT
-
-    # Tables ---------------------------------------------------------------------------------------
-    def _write_tables(self) -> None:
-        schedule = self.schedule
-        steps: list[list[int]] = []
-        runs: list[list[int]] = []
-        table: list[int] = []
-        self.run_blocks: list[Block] = []
-        self.hosts: list[HostStep] = []
-        self.guards = [step.guard for step in schedule.steps if step.guard is not None]
-        self.bound: list[tuple[int, int]] = []
-        for _, base, _, _ in self.fresh_results:
-            buffer = self.places[base].buffer
-            self.bound.append((buffer, buffer))
-        self.read_inputs: set[int] = set()
-        guard = 0
-        for at, step in enumerate(schedule.steps):
-            mask = step.mask or CONSTANT_BIT
-            nodes = len({item.node for item in step.items})
-            if step.guard is not None:
-                steps.append([*self._guard_step(step, guard, mask), 0, 0][:STEP_WIDTH])
-                guard += 1
-            elif step.is_run:
-                if not step.items:
-                    continue
-                block = self.blocks[at]
-                kind = loop.LARGE if block.size > LARGE_RUN and block.parts > 1 else loop.RUN
-                steps.append([kind, mask, len(runs), nodes, 0, 0, 0, 0, 0, 0])
-                runs.append(self._run_row(block, table))
-                self.run_blocks.append(block)
-            else:
-                host = self._host_step(step, at)
-                first = len(self.bound)
-                for output in host.outputs:
-                    if output.buffer >= 0 and output.wanted:
-                        self.bound.append((output.buffer, output.buffer))
-                steps.append(
-                    [loop.HOST_STEP, mask, len(self.hosts), nodes, first, len(self.bound) - first, 0, 0, 0, 0]
-                )
-                self.hosts.append(host)
-        steps.append([loop.END] + [0] * (STEP_WIDTH - 1))
-        self.output_readers = [self._reader(slot) for slot in self.graph.outputs]
-        self._validate(steps, runs, table)
-        self.steps = np.array(steps, np.int64).reshape(-1)
-        self.runs = np.array(runs or [[0] * RUN_WIDTH], np.int64).reshape(-1)
-        self.table = np.array(table or [0], np.int64)
-        self.bound_table = np.array(self.bound or [(0, 0)], np.int64).reshape(-1)
-        self.pool_array = np.frombuffer(bytes(self.pool) + b"\0" * 16, np.uint8)
-        rows = np.zeros((max(len(self.array_inputs), 1), loop.INPUT_WIDTH), np.int64)
-        for i, (_, slot, buffer) in enumerate(self.array_inputs):
-            dtype, shape = self.lowering.avals[slot]
-            rows[i, :5] = buffer, buffer, id(np.dtype(dtype.type)), dtype.itemsize, len(shape)
-            rows[i, 5 : 5 + len(shape)] = shape
-        self.input_rows = rows.reshape(-1)
-        self.has_hosts = bool(self.hosts)
-
-    def _guard_step(self, step: Step, number: int, mask: int) -> list[int]:
-        assert step.guard is not None
-        slot = step.guard.slot
-        dtype, shape = self.lowering.avals[slot]
-        place = self._place_of(slot)
-        kind = kind_of(dtype)
-        head = [mask, number, 0, 0, 0, place.buffer, place.offset]
-        if step.guard.kind == TRUTH and kind >= 0 and int(np.prod(shape)) == 1:
-            return [loop.TRUTH_GUARD, *head, kind, int(bool(step.guard.seen))]
-        if step.guard.kind != TRUTH and is_contiguous(shape, place.strides, dtype.itemsize):
-            seen = np.ascontiguousarray(step.guard.seen, dtype)
-            offset = self._put_in_pool(seen, dtype)
-            return [loop.CONTENTS_GUARD, *head, offset, seen.nbytes]
-        return [loop.HOST_GUARD, *head, 0, 0]
-
-    def _run_row(self, block: Block, table: list[int]) -> list[int]:
-        def put(values: Iterable[int]) -> int:
-            at = len(table)
-            table.extend(int(v) for v in values)
-            return at
-
-        def put_rows(rows: list[list[int]]) -> int:
-            return put(v for row in rows for v in row)
-
-        finals = len(block.finals)
-        return [
-            len(block.shape), put(block.shape), len(block.full), put(block.full), block.lanes, block.parts,
-            block.places, block.width, put_rows(block.code), len(block.code), put_rows(block.numbers), len(block.numbers),
-            put_rows(block.memory), len(block.memory), put_rows(block.loads), put(block.partials), len(block.partials),
-            put_rows(block.finals), finals, self.partials_at, block.size * len(block.code), block.cells,
-        ]  # fmt: skip
-
-    def _validate(self, steps: list[list[int]], runs: list[list[int]], table: list[int]) -> None:
-        """Check every index that the loop will follow."""
-        good = all(len(step) == STEP_WIDTH for step in steps) and all(len(run) == RUN_WIDTH for run in runs)
-        for block in self.run_blocks:
-            good = good and block.parts >= 1 and block.lanes >= 1
-            for row in block.code:
-                good = good and 0 <= row[4] < block.cells and row[0] > 0
-                if row[0] > 2:
-                    good = good and all(0 <= cell < block.cells for cell in row[1:4])
-            for memory_row in block.memory:
-                good = good and 0 <= memory_row[0] < self.buffers
-            for load in block.loads:
-                good = good and 0 <= load[0] < self.buffers
-        if not good:
-            raise KernelError("a replay program is not consistent")
-
-    # Host steps -----------------------------------------------------------------------------------
-    def _reader(self, slot: int) -> Reader:
-        """Return how Python reads a slot."""
-        lowering = self.lowering
-        form = self.graph.forms[slot]
-        view = lowering.views.get(slot)
-        base = slot if view is None else view.base
-        self.read_inputs.add(base)
-        if view is None:
-            return Reader(slot, form)
-        dtype, shape = lowering.avals[slot]
-        base_dtype, base_shape = lowering.avals[base]
-        plain = view.offset == 0 and shape == base_shape and dtype == base_dtype
-        if plain and view.strides == lowering.view(base).strides:
-            return Reader(base, form)
-        constant = lowering.constants.get(base)
-        if constant is not None and not constant.flags.c_contiguous:
-            # Made once: NumPy builds views only on contiguous memory.
-            return Reader(slot, form)
-        return Reader(base, form, (shape, dtype, view.offset, view.strides))
-
-    def _host_step(self, step: Step, at: int) -> HostStep:
-        item = step.items[0]
-        assert item.kind == HOST
-        node = self.graph.nodes[item.node]
-        outputs = []
-        for slot in item.outputs:
-            dtype, shape = self.lowering.avals[slot]
-            wanted = slot in self.last
-            buffer = self.places[slot].buffer if wanted and slot in self.dynamic else -1
-            outputs.append(Output(slot, dtype, shape, buffer, wanted))
-        return HostStep(node, [self._reader(slot) for slot in item.operands], outputs)
-
-    # Use ------------------------------------------------------------------------------------------
     def workspace(self) -> "Workspace":
         """Return buffers for one thread at a time."""
         return Workspace(self)
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Return one description of each step, in order."""
-        found = []
-        for at, step in enumerate(self.schedule.steps):
-            if step.guard is not None:
-                found.append({"kind": "guard", "nodes": [step.guard.kind], "shape": (), "bytes": 0})
-            elif step.is_run and step.items:
-                names = list(dict.fromkeys(item.node for item in step.items))
-                ops = [self.graph.nodes[i].op.name for i in names]
-                written = [s for s in step.made if s in self.schedule.stored and self.schedule.home[s] == at]
-                nbytes = sum(nbytes_of(self.lowering.avals[s]) for s in written)
-                block = self.blocks[at]
-                found.append({"kind": "run", "nodes": ops, "shape": block.full, "bytes": nbytes,
-                              "instructions": len(block.code), "lanes": block.lanes})  # fmt: skip
-            elif not step.is_run:
-                node = self.graph.nodes[step.items[0].node]
-                avals = [self.lowering.avals[s] for s in node.outputs]
-                found.append({"kind": "host", "nodes": [node.op.name], "shape": avals[0][1],
-                              "bytes": sum(map(nbytes_of, avals))})  # fmt: skip
-        return found
 
 
 class Workspace:
@@ -396,12 +61,16 @@ class Workspace:
     ----------
     failed_line : int
         Index of the source line of the guard or host step that stopped the last run, -1 if none did.
+    prints, calls
+        For whoever keeps workspaces: the contents of its last inputs, the number of its runs.
     """
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.fresh = True
         self.failed_line = -1
+        self.prints: list[Any] = []
+        self.calls = 0
         self.arena = memory.empty(program.arena_bytes + ALIGNMENT, np.uint8)
         base = self.arena.ctypes.data
         self.base = -base % ALIGNMENT
@@ -438,8 +107,32 @@ class Workspace:
                 self.env[slot] = np.lib.stride_tricks.as_strided(
                     constant, program.lowering.avals[slot][1], view.strides
                 )
-        self.results_made: list[Any] = []
-        self.values: Any = ()
+        self.made: list[Any] = []
+        self.done = program.done
+        self.bindings = [(position, buffer) for position, _, buffer in program.array_inputs]
+        self.numbers = program.number_inputs
+        self.read_inputs, self.read_results = program.read_inputs, program.read_results
+        self.fresh_buffers = [program.places[base].buffer for _, base, _, _ in program.fresh_results]
+        self.fresh_arrays = [
+            (
+                memory.empty if dtype.itemsize * math.prod(shape) >= memory.SMALLEST_BLOCK else np.empty,
+                shape,
+                dtype,
+            )
+            for _, _, shape, dtype in program.fresh_results
+        ]
+        positions = [position for position, *_ in program.fresh_results]
+        self.finishers: list[tuple[int, int, Any]] = []
+        for position, reader in enumerate(program.output_readers):
+            if position in positions:
+                self.finishers.append((_MADE, positions.index(position), None))
+            elif position in program.handed_out:
+                self.finishers.append((_HANDED, program.handed_out[position], None))
+            elif reader.form == ARRAY:
+                self.finishers.append((_COPY, reader.slot, reader.read))
+            else:
+                plain = reader.form == SCALAR and reader.view is None
+                self.finishers.append((_SCALAR if plain else _OTHER, reader.slot, reader.read))
 
     steps_run = property(lambda self: int(self.info[loop.I_STEPS_RUN]))
     steps_skipped = property(lambda self: int(self.info[loop.I_STEPS_SKIPPED]))
@@ -447,37 +140,46 @@ class Workspace:
     nodes_skipped = property(lambda self: int(self.info[loop.I_NODES_SKIPPED]))
 
     def run(self, values: Any, changed: int) -> int:
-        """Run the program on `values`, given which inputs changed; return -1, the index of a failed guard, or -2."""
-        program, ids, env = self.program, self.ids, self.env
-        for position, slot, buffer in program.array_inputs:
-            value = values[position]
-            ids[buffer] = id(value)
-            env[slot] = value
-        for position, slot in program.number_inputs:
+        """Run the program.
+
+        Parameters
+        ----------
+        values : sequence
+            The inputs: C-contiguous arrays of exactly the recorded dtype and shape, and numbers.
+        changed : int
+            The bits of the inputs that changed since the last run of this workspace.
+
+        Returns
+        -------
+        int
+            -1 if all went well, the index of a failed guard, or -2 if a host step made something of another shape or dtype.
+        """
+        ids, env = self.ids, self.env
+        for position, buffer in self.bindings:
+            ids[buffer] = id(values[position])
+        for position, slot in self.numbers:
             env[slot][()] = values[position]
-        made = []
-        for _, base, shape, dtype in program.fresh_results:
-            result = memory.empty(shape, dtype)
-            ids[program.places[base].buffer] = id(result)
-            env[base] = result
-            made.append(result)
-        self.results_made = made
+        for position, slot in self.read_inputs:
+            env[slot] = values[position]
+        made = self.made = [new(shape, dtype) for new, shape, dtype in self.fresh_arrays]
+        for array_, buffer in zip(made, self.fresh_buffers, strict=True):
+            ids[buffer] = id(array_)
+        for index, slot in self.read_results:
+            env[slot] = made[index]
         if self.fresh:
-            changed = -1 if changed & 1 else -2
+            changed = -1
         self.fresh = True  # until the run has come to its end
-        why = loop.start(self.frame_address, changed)
-        if why & 7 != loop.DONE:
-            status = self._go_on(why, changed)
+        why = _start(self.frame_address, changed)
+        if why != self.done:
+            with np.errstate(all="ignore"):
+                status = self._go_on(why, changed, values)
             if status != -1:
                 return status
         self.fresh = False
         return -1
 
-    def _go_on(self, why: int, changed: int) -> int:
-        with np.errstate(all="ignore"):
-            return self._loop(why, changed)
-
-    def _loop(self, why: int, changed: int) -> int:
+    def _go_on(self, why: int, changed: int, values: Any) -> int:
+        """Do what Python is needed for, until the program has ended."""
         program, info, frame = self.program, self.info, self.frame_address
         steps = program.steps
         while True:
@@ -489,8 +191,9 @@ class Workspace:
                 why = loop.advance(frame, pc, changed)
                 continue
             if reason == loop.MISMATCH:
-                position = program.array_inputs[pc][0]
-                raise KernelError(f"input {position} of a replay is not an array as it was planned for")
+                values = self._rebind(pc, values)
+                why = _start(frame, changed)
+                continue
             if reason == loop.FAILED:
                 raise KernelError("an elementwise run of a replay failed")
             if reason == loop.GUARD_FAILED:
@@ -508,6 +211,20 @@ class Workspace:
             info[loop.I_STEPS_RUN] += 1
             info[loop.I_NODES_RUN] += nodes
             why = loop.advance(frame, pc + 1, changed)
+
+    def _rebind(self, place: int, values: Any) -> Any:
+        """Replace an input whose dtype object is not NumPy's own, or that is not aligned, by a copy."""
+        program = self.program
+        position, slot, buffer = program.array_inputs[place]
+        dtype, shape = program.lowering.avals[slot]
+        value = values[position]
+        if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
+            raise KernelError(f"input {position} of a replay is not an array as it was planned for")
+        copy = np.empty(shape, np.dtype(dtype.type))
+        copy[...] = value
+        self.ids[buffer] = id(copy)
+        self.env[slot] = copy
+        return [*values[:position], copy, *values[position + 1 :]]
 
     def _guard_failed(self, number: int) -> int:
         guard = self.program.guards[number]
@@ -537,23 +254,23 @@ class Workspace:
 
     def results(self) -> list[Any]:
         """Return the outputs of the last run; arrays are new and the caller's own."""
-        program, env = self.program, self.env
-        fresh = {
-            position: made
-            for (position, *_), made in zip(program.fresh_results, self.results_made, strict=True)
-        }
+        env, made = self.env, self.made
         found: list[Any] = []
-        for position, reader in enumerate(program.output_readers):
-            if position in fresh:
-                found.append(fresh[position])
-            elif position in program.handed_out:
-                found.append(env[program.handed_out[position]])
-            elif reader.form == ARRAY:
-                found.append(np.array(reader.read(env), order="C", copy=True, subok=False))
+        for kind, index, read in self.finishers:
+            if kind == _MADE:
+                found.append(made[index])
+            elif kind == _SCALAR:
+                found.append(env[index][()])
+            elif kind == _HANDED:
+                found.append(env[index])
+            elif kind == _COPY:
+                found.append(np.array(read(env), order="C", copy=True, subok=False))
             else:
-                found.append(reader.read(env))
-        self.results_made = []
+                found.append(read(env))
+        for slot in self.program.handed_out.values():
+            env[slot] = None
+        self.made = []
         return found
 
 
-__all__ = ["PYTHON", "Program", "Workspace"]
+__all__ = ["Program", "Workspace"]
