@@ -19,6 +19,7 @@ PAGE = Path(__file__).parent / "reference" / "functions.md"
 SPACES = (("np", np), ("np.fft", np.fft), ("np.linalg", np.linalg))
 FAMILIES = (
     ("elementwise", "Elementwise"),
+    ("discrete", "Signs, parts of numbers and casts"),
     ("reductions", "Reductions"),
     ("shaping", "Shaping"),
     ("rearranging", "Rearranging"),
@@ -125,7 +126,12 @@ def page() -> str:
             methods.setdefault(key[1], []).append(key[0].__name__)
     rows = [(f"`{m}`", ", ".join(sorted(u))) for m, u in sorted(methods.items())]
     lines += table(("method", "of"), rows)
-    lines += ["## Without derivative", "", "They return plain arrays; nothing is recorded.", ""]
+    lines += [
+        "## Without derivative",
+        "",
+        "They return plain arrays; compiled functions run them as nodes.",
+        "",
+    ]
     lines += table(
         ("function", "other spellings"),
         sorted((f"`{n[0]}`", also(n)) for f, n in names.items() if f in CONSTANT),
@@ -140,9 +146,13 @@ def page() -> str:
     ]
     lines[-2] += " the sweep runs it."
     rows = [
-        (f"`{op.name}`", reads_of(op), ", ".join(s.name for s in op.shared), place_of(op)) for op in TABLE
+        (f"`{op.name}`", reads_of(op), ", ".join(s.name for s in op.shared), place_of(op))
+        for op in TABLE
+        if not op.constant
     ]
     lines += table(("op", "kept for", "shared values", "pullbacks run in"), sorted(rows))
+    lines += ["Rows without pullbacks, which only compiled functions have as nodes:", ""]
+    lines += [f"{', '.join(f'`{name}`' for name in sorted(op.name for op in TABLE if op.constant))}.", ""]
     return HEAD + "\n".join(lines).rstrip() + "\n"
 
 

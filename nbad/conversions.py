@@ -11,15 +11,13 @@ import numpy as np
 
 from nbad.methods import ArrayMethods, detached
 from nbad.recorder import add_guard, contents
-from nbad.tape import CONTENTS, TRUTH, Tape
+from nbad.tape import CONTENTS, TRUTH
 
 
 class Conversions(ArrayMethods):
-    """Mixin with the conversions to plain values; the class that uses it has `_value`, `_slot` and `_tape`."""
+    """Mixin with the conversions to plain values."""
 
     __slots__ = ()
-    _slot: int
-    _tape: Tape
 
     def __bool__(self) -> bool:
         """Return the truth of the value (Python control flow on values is free)."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nbad.errors import DetachError, where
+from nbad.errors import DetachError, NoRuleError, where
 from nbad.table import BINDINGS
 
 #: Where frames lie that are not the user's: ours, and NumPy's, which stand between us.
@@ -39,10 +39,13 @@ def detached(action: str) -> DetachError:
 
 
 class ArrayMethods:
-    """Mixin with ndarray's attributes and methods; the class that uses it has `_value`."""
+    """Mixin with ndarray's attributes and methods; the class that uses it has `_value`, `_slot` and `_tape`."""
 
     __slots__ = ()
     _value: Any
+    _slot: int
+    _tape: Any
+    __array__: Any  # `nbad.conversions` says what becomes of a traced value that meets plain Python
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -120,61 +123,66 @@ class ArrayMethods:
         """Return the elements at `index`, as NumPy does (basic and advanced indexing)."""
         return BINDINGS[operator.getitem](self, index)
 
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Refuse: a traced value cannot be written in place."""
+        instead = "Build the new array with np.where or np.concatenate."
+        raise NoRuleError.of("in-place assignment to a traced value", at=user_line(), instead=instead)
+
     def __contains__(self, item: Any) -> bool:
         """Return whether any element equals `item`."""
         return bool(np.any(np.equal(self, item)))
 
     # Comparisons and bits: they carry no derivative.
     def __lt__(self, other: Any) -> Any:
-        return np.less(self, other)
+        return BINDINGS[operator.lt](self, other)
 
     def __le__(self, other: Any) -> Any:
-        return np.less_equal(self, other)
+        return BINDINGS[operator.le](self, other)
 
     def __gt__(self, other: Any) -> Any:
-        return np.greater(self, other)
+        return BINDINGS[operator.gt](self, other)
 
     def __ge__(self, other: Any) -> Any:
-        return np.greater_equal(self, other)
+        return BINDINGS[operator.ge](self, other)
 
     def __eq__(self, other: object) -> Any:
-        return np.equal(self, other)  # type: ignore[call-overload]
+        return BINDINGS[operator.eq](self, other)
 
     def __ne__(self, other: object) -> Any:
-        return np.not_equal(self, other)  # type: ignore[call-overload]
+        return BINDINGS[operator.ne](self, other)
 
     def __and__(self, other: Any) -> Any:
-        return np.bitwise_and(self, other)
+        return BINDINGS[operator.and_](self, other)
 
     def __rand__(self, other: Any) -> Any:
-        return np.bitwise_and(other, self)
+        return BINDINGS[operator.and_](other, self)
 
     def __or__(self, other: Any) -> Any:
-        return np.bitwise_or(self, other)
+        return BINDINGS[operator.or_](self, other)
 
     def __ror__(self, other: Any) -> Any:
-        return np.bitwise_or(other, self)
+        return BINDINGS[operator.or_](other, self)
 
     def __xor__(self, other: Any) -> Any:
-        return np.bitwise_xor(self, other)
+        return BINDINGS[operator.xor](self, other)
 
     def __rxor__(self, other: Any) -> Any:
-        return np.bitwise_xor(other, self)
+        return BINDINGS[operator.xor](other, self)
 
     def __lshift__(self, other: Any) -> Any:
-        return np.left_shift(self, other)
+        return BINDINGS[operator.lshift](self, other)
 
     def __rlshift__(self, other: Any) -> Any:
-        return np.left_shift(other, self)
+        return BINDINGS[operator.lshift](other, self)
 
     def __rshift__(self, other: Any) -> Any:
-        return np.right_shift(self, other)
+        return BINDINGS[operator.rshift](self, other)
 
     def __rrshift__(self, other: Any) -> Any:
-        return np.right_shift(other, self)
+        return BINDINGS[operator.rshift](other, self)
 
     def __invert__(self) -> Any:
-        return np.invert(self)
+        return BINDINGS[operator.invert](self)
 
     def __matmul__(self, other: Any) -> Any:
         return np.matmul(self, other)

@@ -30,6 +30,18 @@ def line_here(tape: Tape) -> int:
     return -1 if frame is None else tape.line_of(frame.f_code, frame.f_lasti)
 
 
+def line_of_frame(tape: Tape, frame: Any) -> int:
+    """Return the entry of the source line of `frame`, or of the first caller that is not nbad's own code."""
+    user = user_frame()
+    if user is None:
+        return tape.line_of(frame.f_code, frame.f_lasti)
+    found = tape.line_of(user.f_code, user.f_lasti)
+    if user is frame:  # the next operation of this code object finds its line at once
+        tape.last_code, tape.last_lines = user.f_code, tape.lines_of(user.f_code)
+        tape.last_lines[user.f_lasti] = found
+    return found
+
+
 def add_value(tape: Tape, value: Any) -> int:
     """Return a new slot for `value`."""
     tape.forms.append(form_of(value))

@@ -364,9 +364,7 @@ def binds(*functions: Function) -> Callable[[Function], Function]:
 
 def constant(*functions: Function) -> None:
     """Register NumPy functions whose results carry no derivative (comparisons, rounding, index functions)."""
-    for function in functions:
-        if function not in CONSTANT:
-            CONSTANT[function] = forward_only(function)
+    CONSTANT.update((f, forward_only(f)) for f in functions if f not in CONSTANT)
 
 
 def metadata(*functions: Function) -> None:
@@ -378,7 +376,8 @@ def forward_only(function: Function, name: str | None = None) -> Op:
     """Add a row without pullbacks for a function: elementwise for a ufunc, else any call of it (`nbad.encoding`)."""
     name = name or function.__name__
     if isinstance(function, np.ufunc):
-        return elementwise(function, name=name, catch=False, **dict.fromkeys("ab" if function.nin == 2 else "x"))
+        operands = "ab" if function.nin == 2 else "x"
+        return elementwise(function, name=name, catch=False, **dict.fromkeys(operands))
     return add_row(Call(function), {}, name=name)
 
 

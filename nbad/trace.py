@@ -16,7 +16,7 @@ from nbad.errors import EscapedTraceError, NoRuleError, RuleError
 from nbad.keeping import keep_constant, keep_value, operand, root_of, run_forward, shared_values
 from nbad.kernels.forward import elementwise_forward
 from nbad.methods import user_frame, user_line
-from nbad.recorder import add_node
+from nbad.recorder import add_node, dtype_of, line_of_frame
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op, constant
 from nbad.tape import Tape
 
@@ -51,13 +51,11 @@ class Traced(Conversions):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """Record a ufunc call (NumPy's protocol)."""
-        if method == "__call__" and not kwargs:
-            op = UFUNCS.get(ufunc)
-            if op is not None:
-                if len(inputs) == 2:
-                    return _binary(ufunc, op, inputs[0], inputs[1])
-                if len(inputs) == 1:
-                    return _unary(ufunc, op, inputs[0])
+        if method == "__call__" and not kwargs and (op := UFUNCS.get(ufunc)) is not None:
+            if len(inputs) == 2:
+                return _binary(ufunc, op, inputs[0], inputs[1])
+            if len(inputs) == 1:
+                return _unary(ufunc, op, inputs[0])
         return BINDINGS[np.ufunc](ufunc, method, inputs, kwargs)
 
     def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
@@ -69,11 +67,6 @@ class Traced(Conversions):
             return BINDINGS[constant](function, CONSTANT[function], args, kwargs)
         name = f"{function.__module__}.{function.__name__}"
         raise NoRuleError.of(name, at=user_line())
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        """Refuse: a traced value cannot be written in place."""
-        instead = "Build the new array with np.where or np.concatenate."
-        raise NoRuleError.of("in-place assignment to a traced value", at=user_line(), instead=instead)
 
     def __add__(self, other: Any) -> Any:
         return _binary(operator.add, _ADD, self, other)
@@ -160,7 +153,7 @@ def plain(value: Any) -> Any:
     """Return `value` without what carries derivatives: the ndarray or scalar underneath, or the recorded value."""
     while type(value) is Traced:
         if value._tape.closed:
-            raise _escaped(value)
+            raise EscapedTraceError.of("an operation", at=user_line())
         if value._tape.records:
             break
         value = value._value
@@ -171,17 +164,6 @@ def underlying(value: Any) -> Any:
     """Return the ndarray or number underneath, for questions of form: a recording does not see what is done with it."""
     while type(value) is Traced:
         value = value._value
-    return value
-
-
-def plain_tree(value: Any, by: Callable[[Any], Any] = plain) -> Any:
-    """Return `value` with every traced value inside lists, tuples and dicts replaced by its plain value."""
-    if type(value) is Traced:
-        return by(value)
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return type(value)(plain_tree(item, by) for item in value)
-    if isinstance(value, dict):
-        return {key: plain_tree(item, by) for key, item in value.items()}
     return value
 
 
@@ -199,10 +181,6 @@ def _is_inexact(value: Traced) -> bool:
     """Return whether NumPy's short cuts hold: for arrays and NumPy's numbers that are not integers."""
     found = underlying(value)
     return isinstance(found, (_ndarray, np.generic)) and found.dtype.kind in "fc"
-
-
-def _escaped(value: Traced) -> EscapedTraceError:
-    return EscapedTraceError.of("an operation", at=user_line())
 
 
 def _binary(function: Callable[[Any, Any], Any], op: Op, a: Any, b: Any) -> Any:
@@ -225,7 +203,7 @@ def _binary(function: Callable[[Any, Any], Any], op: Op, a: Any, b: Any) -> Any:
     else:
         return _operands(function, op, a, b)
     if tape.closed:
-        raise _escaped(a if kind_a is Traced else b)
+        raise EscapedTraceError.of("an operation", at=user_line())
     if tape.records:
         return _record(tape, op, (a, b), {}, function, (va, vb))
     y = elementwise_forward(function, op.forward, va, vb) if tape.big else function(va, vb)
@@ -241,7 +219,7 @@ def _binary(function: Callable[[Any, Any], Any], op: Op, a: Any, b: Any) -> Any:
     frame = _getframe(2)
     line = tape.last_lines.get(frame.f_lasti) if frame.f_code is tape.last_code else None
     if line is None:
-        line = _line(tape, frame)
+        line = line_of_frame(tape, frame)
     objects = tape.objects
     aval = -1
     if varied & 1:
@@ -301,7 +279,7 @@ def _unary(function: Callable[[Any], Any], op: Op, a: Any) -> Any:
     tape = a._tape
     va = a._value
     if tape.closed:
-        raise _escaped(a)
+        raise EscapedTraceError.of("an operation", at=user_line())
     if tape.records:
         return _record(tape, op, (a,), {}, function, (va,))
     y = elementwise_forward(function, op.forward, va) if tape.big else function(va)
@@ -317,7 +295,7 @@ def _unary(function: Callable[[Any], Any], op: Op, a: Any) -> Any:
     frame = _getframe(2)
     line = tape.last_lines.get(frame.f_lasti) if frame.f_code is tape.last_code else None
     if line is None:
-        line = _line(tape, frame)
+        line = line_of_frame(tape, frame)
     objects = tape.objects
     sa = a._slot
     if keep_a and objects[sa] is None:
@@ -402,7 +380,7 @@ def _apply(
         outputs, _ = run_forward(op, operands, attributes, ())
         return outputs
     if tape.closed:
-        raise _escaped(next(x for x in operands if type(x) is Traced and x._tape is tape))
+        raise EscapedTraceError.of("an operation", at=user_line())
     values = []
     varied = []
     for k, x in enumerate(operands):
@@ -488,7 +466,7 @@ def _append(
             if k in kept:
                 slot = keep_constant(tape, x, line)
             else:
-                slot = tape.add_slot(_dtype(x), np.shape(x)) if op.metadata else -1
+                slot = tape.add_slot(dtype_of(x), np.shape(x)) if op.metadata else -1
             tape.nested = tape.nested or type(x) is Traced
         tape.edge_slot.append(slot)
     tape.op.append(op.opcode)
@@ -500,7 +478,7 @@ def _append(
         if op.foreign and type(y) is _ndarray:
             tape.foreign.add(id(root_of(y)))  # a forward may write into its buffer again
             y = y.view()
-        slot = tape.add_slot(_dtype(y), np.shape(y))
+        slot = tape.add_slot(dtype_of(y), np.shape(y))
         if keep.output:
             keep_value(tape, slot, y, line)
         discrete = (y.__class__ is _ndarray or y.__class__ is Traced) and y.dtype.kind not in "fc"
@@ -518,19 +496,3 @@ def _append(
                 tape.ref[slot] = id(value) if hidden else 1
                 tape.nested = tape.nested or type(value) is Traced
     return results[0] if op.outputs == 1 else tuple(results)
-
-
-def _dtype(value: Any) -> np.dtype[Any]:
-    return value.dtype if hasattr(value, "dtype") else np.result_type(value)
-
-
-def _line(tape: Tape, frame: Any) -> int:
-    """Return the entry of the source line of `frame`, or of the first caller that is not nbad's own code."""
-    user = user_frame()
-    if user is None:
-        return tape.line_of(frame.f_code, frame.f_lasti)
-    found = tape.line_of(user.f_code, user.f_lasti)
-    if user is frame:  # the next operation of this code object finds its line at once
-        tape.last_code, tape.last_lines = user.f_code, tape.lines_of(user.f_code)
-        tape.last_lines[user.f_lasti] = found
-    return found

@@ -22,10 +22,11 @@ from nbad.kernels.hashing import fingerprint
 from nbad.methods import user_line
 from nbad.packing import check_differentiable
 from nbad.report import current
-from nbad.rules.elementwise import STOP_GRADIENT
+from nbad.rules.discrete import STOP_GRADIENT
+from nbad.rules.elementwise import NUMBER
 from nbad.table import TABLE
 from nbad.tape import Frozen, freeze, new_tape
-from nbad.trace import Traced, apply, is_traced, plain, underlying
+from nbad.trace import Traced, apply, carries_derivative, is_traced, plain, underlying
 from nbad.wrt import Asked, Leaf, asked_leaves, parse_wrt, signature_of, substitute
 
 EVERYTHING = object()
@@ -164,8 +165,13 @@ def _sweep(frozen: Frozen, activity: Activity, seeds: dict[int, Any], count: int
 
 def like(cotangent: Any, value: Any) -> Any:
     """Return a cotangent as the kind of object its primal is."""
-    if is_traced(cotangent):
+    if carries_derivative(cotangent):
         return cotangent
+    value = underlying(value)
+    if is_traced(cotangent):
+        if isinstance(value, np.ndarray):
+            return cotangent
+        return cotangent[()] if isinstance(value, np.generic) else apply(NUMBER, cotangent)
     kind = type(value)
     if kind is float or kind is complex:
         return kind(cotangent)

@@ -14,7 +14,6 @@ from nbad.methods import user_line
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Op, binds, forward_only
 from nbad.trace import apply, cast, is_traced, plain
 
-
 #: The rows of what ufuncs without derivative have as methods.
 METHODS: dict[tuple[np.ufunc, str], Op] = {}
 

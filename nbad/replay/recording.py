@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nbad.constants import OPERATORS
 from nbad.errors import DetachError, NoRuleError, where
 from nbad.recorder import add_value, check_constants, stored_into
 from nbad.replay.graph import CONTENTS, PYTHON, Graph, Guard, Node
@@ -18,7 +19,7 @@ from nbad.table import TABLE, Op
 from nbad.tape import Tape, decode, new_tape
 from nbad.trace import Traced, apply, apply_by, carries_derivative, plain
 
-__all__ = ["graph_of", "interpret", "record"]
+__all__ = ["OtherShape", "graph_of", "interpret", "record"]
 
 #: The Python operators by the names of their rows: of Python's numbers they make Python's numbers.
 _OPERATORS: dict[str, Callable[..., Any]] = {
@@ -30,8 +31,16 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "remainder": operator.mod,
     "negative": operator.neg,
     "positive": operator.pos,
-    "floor_divide": operator.floordiv,
+    **{ufunc.__name__: by for by, ufunc in OPERATORS.items()},
 }
+
+
+class OtherShape(Exception):
+    """A value has another shape than in the recording (``x[x > 0]``); `line` is the source line that made it."""
+
+    def __init__(self, line: tuple[str, int]) -> None:
+        super().__init__(line)
+        self.line = line
 
 
 def record(function: Callable[[list[Any]], Any], values: Sequence[Any]) -> tuple[Any, Tape]:
@@ -145,6 +154,8 @@ def interpret(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
 
     Raises
     ------
+    OtherShape
+        A shape depends on values and is another one than in the recording, which holds for its shapes only.
     DetachError
         The recorded function took a plain value of something that carries a derivative here.
     NoRuleError
@@ -161,6 +172,8 @@ def interpret(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
             _check_detached(graph, handed_out.pop(), values)
         y = _run(graph, node, [values[slot] for slot in node.operands])
         for slot, value in zip(node.outputs, y if node.op.outputs > 1 else (y,), strict=True):
+            if np.shape(value) != graph.avals[slot][1]:
+                raise OtherShape(graph.lines[node.line] if node.line >= 0 else ("<unknown>", 0))
             values[slot] = value
     for guard in reversed(handed_out):
         _check_detached(graph, guard, values)

@@ -1,9 +1,10 @@
 """The rules: one file per family, each adding rows to the op table and the NumPy functions that lead to them."""
 
-from nbad import ufuncs
+from nbad import constants, ufuncs
 from nbad.rules import (
     contractions,
     convolution,
+    discrete,
     elementwise,
     fourier,
     indexing,
@@ -13,11 +14,13 @@ from nbad.rules import (
     shaping,
 )
 
+constants.bind_operators()
 ufuncs.add_methods()
 
 __all__ = [
     "contractions",
     "convolution",
+    "discrete",
     "elementwise",
     "fourier",
     "indexing",

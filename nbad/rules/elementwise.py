@@ -14,19 +14,8 @@ import numpy as np
 from nbad.errors import NoRuleError
 from nbad.keeping import operand
 from nbad.methods import user_line
-from nbad.constants import plainly
-from nbad.table import (
-    BINDINGS,
-    CONSTANT,
-    UFUNCS,
-    binds,
-    constant,
-    elementwise,
-    forward_only,
-    metadata,
-    operation,
-)
-from nbad.trace import apply, cast, carries_derivative, install_operators, is_traced, plain, underlying
+from nbad.table import BINDINGS, UFUNCS, binds, elementwise, operation
+from nbad.trace import apply, cast, install_operators, is_traced, plain, underlying
 
 LN2 = float(np.log(2.0))
 LN10 = float(np.log(10.0))
@@ -368,29 +357,13 @@ def astype_forward(x, *, dtype):
     return np.asarray(x, np.dtype(dtype)) if not is_traced(x) else cast(x, np.dtype(dtype))
 
 
+def number_forward(x):
+    """Return a 0-d array or NumPy's number as a number of Python's, which is weak in promotion."""
+    return x.item()
+
+
 ASTYPE = operation(astype_forward, x=pass_on, linear=True)
-
-
-def convert_forward(x, *, dtype):
-    """Return `x` cast to the integer or boolean dtype named `dtype`; no derivative passes."""
-    return np.asarray(x).astype(dtype)
-
-
-def frexp_exponent_forward(x):
-    """Return the exponent of two in `x`."""
-    return np.frexp(x)[1]
-
-
-def stop_gradient_forward(x):
-    """Return a copy of `x`; no derivative passes."""
-    return x.copy() if isinstance(x, np.ndarray) else x
-
-
-CONVERT = operation(convert_forward)
-FREXP_EXPONENT = elementwise(frexp_exponent_forward, name="frexp_exponent", x=None)
-STOP_GRADIENT = elementwise(stop_gradient_forward, name="stop_gradient", x=None)
-SIGN = forward_only(np.sign)
-NAN_TO_NUM = forward_only(np.nan_to_num)
+NUMBER = operation(number_forward, x=pass_on, linear=True)
 
 install_operators()
 
@@ -401,13 +374,13 @@ def _dtype(value: Any) -> Any:
     return value if type(value) in (bool, int, float, complex) else np.asarray(value).dtype
 
 
-def _is_complex(value: Any) -> bool:
+def is_complex(value: Any) -> bool:
     return np.result_type(value.dtype if is_traced(value) else value).kind == "c"
 
 
 @binds(operator.abs)
 def absolute(x: Any) -> Any:
-    return apply(COMPLEX_ABSOLUTE if _is_complex(x) else ABSOLUTE, x)
+    return apply(COMPLEX_ABSOLUTE if is_complex(x) else ABSOLUTE, x)
 
 
 @binds(np.absolute)
@@ -415,35 +388,10 @@ def strong_absolute(x: Any) -> Any:
     return absolute(np.positive(x) if isinstance(underlying(x), (float, complex)) else x)
 
 
-@binds(np.sign)
-def sign(x: Any) -> Any:
-    if _is_complex(x):
-        return apply(COMPLEX_SIGN, operand(x))
-    x = plain(x)
-    return apply(SIGN, x) if is_traced(x) else np.sign(x)
-
-
 @binds(np.float_power)
 def float_power(a: Any, b: Any) -> Any:
     dtype = np.result_type(np.float64, *(x.dtype if is_traced(x) else np.asarray(x) for x in (a, b)))
     return np.power(cast(a, dtype), cast(b, dtype))
-
-
-@binds(np.divmod)
-def divmod_(a: Any, b: Any) -> Any:
-    return np.floor_divide(plain(a), plain(b)), np.remainder(a, b)
-
-
-@binds(np.modf)
-def modf(x: Any) -> Any:
-    whole = np.trunc(plain(x))
-    return x - whole, whole
-
-
-@binds(np.frexp)
-def frexp(x: Any) -> Any:
-    exponent = apply(FREXP_EXPONENT, plain(x))
-    return np.ldexp(x, -exponent), exponent
 
 
 @binds(np.where)
@@ -469,53 +417,23 @@ def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, **more: 
 
 @binds(np.real)
 def real(val: Any) -> Any:
-    return apply(REAL, val) if _is_complex(val) else val
+    return apply(REAL, val) if is_complex(val) else val
 
 
 @binds(np.imag)
 def imag(val: Any) -> Any:
-    return apply(IMAG, val) if _is_complex(val) else np.zeros(val.shape, val.dtype)
+    return apply(IMAG, val) if is_complex(val) else np.zeros(val.shape, val.dtype)
 
 
 @binds(np.angle)
 def angle(z: Any, deg: bool = False) -> Any:
-    radians = np.arctan2(np.imag(z), np.real(z)) if _is_complex(z) else np.arctan2(0, plain(z))
+    radians = np.arctan2(np.imag(z), np.real(z)) if is_complex(z) else np.arctan2(0, plain(z))
     return radians * (180.0 / np.pi) if deg else radians
-
-
-@binds(np.nan_to_num)
-def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
-    if not copy:
-        raise NoRuleError.of("np.nan_to_num with copy=False", at=user_line(), instead="Leave it out.")
-    numbers = plainly(np.nan_to_num, NAN_TO_NUM, x, nan=nan, posinf=posinf, neginf=neginf)
-    return np.where(np.isfinite(plain(x)), x, numbers)
 
 
 @binds(np.copy)
 def copy(a: Any, order: str = "K", subok: bool = False) -> Any:
     return np.positive(a)
-
-
-@binds(np.ndarray.astype, np.astype)
-def astype(
-    x: Any, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True
-) -> Any:
-    kind = np.dtype(dtype)
-    if kind.kind not in "fc":
-        return apply(CONVERT, plain(x), dtype=kind.str)
-    if not is_traced(x):
-        return x.astype(kind)
-    if kind == x.dtype and isinstance(underlying(x), np.ndarray):
-        return np.positive(x)
-    return apply(ASTYPE, np.real(x) if kind.kind == "f" else x, dtype=kind.str)
-
-
-@binds(np.real_if_close)
-def real_if_close(a: Any, tol: float = 100) -> Any:
-    if not _is_complex(a):
-        return np.positive(a)
-    bound = tol if tol <= 1 else tol * float(np.finfo(a.dtype).eps)
-    return np.real(a) if np.all(np.absolute(np.imag(plain(a))) < bound) else np.positive(a)
 
 
 @binds(np.sinc)
@@ -537,15 +455,3 @@ def outer(ufunc: np.ufunc, a: Any, b: Any) -> Any:
 BINDINGS.update(
     {(u, "outer"): functools.partial(outer, u) for u, op in UFUNCS.items() if len(op.operands) == 2}  # type: ignore[misc]
 )
-
-constant(
-    np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
-    np.logical_and, np.logical_or, np.logical_xor, np.logical_not,
-    np.isnan, np.isfinite, np.isinf, np.signbit, np.floor, np.ceil, np.trunc, np.rint, np.floor_divide,
-    np.heaviside, np.spacing, np.round, np.around, np.fix, np.isclose, np.allclose, np.array_equal,
-    np.array_equiv, np.isneginf, np.isposinf, np.iscomplex, np.isreal,
-    # Of integers and truth values, which are traced on recording tapes only.
-    np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert, np.left_shift, np.right_shift, np.gcd, np.lcm,
-    np.bitwise_count,
-)  # fmt: skip
-metadata(np.iscomplexobj, np.isrealobj)

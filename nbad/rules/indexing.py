@@ -137,7 +137,7 @@ GETITEM = operation(getitem_forward, x=getitem_x, kernel=_BasicKernel(), linear=
 SCATTER = operation(scatter_forward, x=scatter_x, linear=True)
 GATHER = operation(gather_forward, shared={"places": places_of}, xs=gather_xs, kernel=_AdvancedKernel())
 SCATTER_ADD = operation(scatter_add_forward, shared={"places": places_of}, xs=scatter_add_xs)
-DELETE, INSERT, BINCOUNT = map(forward_only, (np.delete, np.insert, np.bincount))
+DELETE, INSERT, BINCOUNT = forward_only(np.delete), forward_only(np.insert), forward_only(np.bincount)
 
 
 # From what the user writes to attributes and operands ---------------------------------------------
@@ -454,7 +454,9 @@ def nonzero(a: Any) -> Any:
     if not is_traced(a):
         return np.nonzero(a)
     if a.ndim == 0:
-        raise ValueError("Calling nonzero on 0d arrays is not allowed. Use np.atleast_1d(scalar).nonzero() instead.")
+        raise ValueError(
+            "Calling nonzero on 0d arrays is not allowed. Use np.atleast_1d(scalar).nonzero() instead."
+        )
     if a.ndim == 1:
         return (np.flatnonzero(a),)
     places = np.argwhere(a)

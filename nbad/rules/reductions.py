@@ -176,8 +176,7 @@ def min_forward(x: Any, *, axis: Any, keepdims: Any) -> Any:
 def extremum_x(g: Any, x: Any, y: Any, axis: Any, x_shape: Shape, x_dtype: Any) -> Any:
     # Ties share the cotangent equally; a nan, which the result then is, counts as chosen.
     kept = kept_shape(x_shape, axis)
-    value = plain(x)
-    chosen = (value == np.reshape(plain(y), kept)) | (value != value)
+    chosen = (plain(x) == np.reshape(plain(y), kept)) | np.isnan(plain(x))
     count = np.sum(chosen, axis=axis, keepdims=True, dtype=real_dtype(x_dtype))
     return np.where(chosen, np.reshape(g, kept) / count, 0)
 
@@ -312,8 +311,7 @@ def prod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims:
 @binds(np.mean)
 def mean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = ABSENT, *,
          where: Any = ABSENT) -> Any:  # fmt: skip
-    if dtype is None and a.dtype.kind in "iu":
-        dtype = np.float64
+    dtype = np.float64 if dtype is None and a.dtype.kind in "iu" else dtype
     total = sum_(a, axis, dtype, out, keepdims, where=where)
     return total / _count(a, axes_of(a, axis), _flag(keepdims), where, total.dtype)
 
@@ -346,8 +344,7 @@ def _spread(op: Any, a: Any, axis: Any, dtype: Any, out: Any, ddof: Any, keepdim
     total = np.sum(squares, axis=axes, keepdims=keep)
     freedom = _count(a, axes, keep, where, total.dtype) - ddof
     found = total / (max(freedom, 0) if isinstance(freedom, (int, float)) else np.maximum(freedom, 0))
-    zero = plain(found) == 0
-    return found if op is VAR else np.sqrt(np.where(zero, 1, found)) * ~zero
+    return found if op is VAR else np.sqrt(np.where(plain(found) == 0, 1, found)) * (plain(found) != 0)
 
 
 @binds(np.var)
@@ -366,16 +363,14 @@ def _extremum(op: Any, worst: float, pick: Any, a: Any, axis: Any, out: Any, kee
               initial: Any, where: Any) -> Any:  # fmt: skip
     refuse_out(f"np.{op.name}", out)
     mask = _mask(a, where)
-    if a.dtype.kind in "iub":
-        limits = np.iinfo(a.dtype) if a.dtype.kind != "b" else None
-        worst = (worst > 0) if limits is None else limits.max if worst > 0 else limits.min
     if mask is not None and initial is ABSENT:
         raise ValueError(f"reduction operation '{op.name}' with where= needs initial=")
     axes: Any = axes_of(a, axis)
     if initial is not ABSENT and count_of(a.shape, axes) == 0:
         shape = np.sum(np.zeros(a.shape), axis=axes, keepdims=_flag(keepdims)).shape
         return np.broadcast_to(cast(plain(initial), a.dtype), shape)
-    chosen = a if mask is None else np.where(mask, a, worst)
+    neutral = initial if a.dtype.kind in "iub" else worst
+    chosen = a if mask is None else np.where(mask, a, neutral)
     return _from(initial, apply(op, chosen, axis=axes, keepdims=_flag(keepdims)), pick)
 
 
@@ -405,9 +400,8 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
         result = np.mean(a, axis=axis, keepdims=keepdims)
         total: Any = np.asarray(count_of(a.shape, axes_of(a, axis)), result.dtype)
     else:
-        weights = operand(weights)
+        weights = _fitted_weights(a, axis, operand(weights))
         dtype = np.result_type(a.dtype, weights.dtype, *((np.float64,) if a.dtype.kind in "iub" else ()))
-        weights = _fitted_weights(a, axis, weights)
         total = np.sum(weights, axis=axis, dtype=dtype, keepdims=keepdims)
         if np.any(plain(total) == 0):
             raise ZeroDivisionError("Weights sum to zero, can't be normalized")
