@@ -59,7 +59,7 @@ def _real_source(walk: Walk, slot: int, line: int) -> int | None:
     elif node.op is ADD:
         for k in (0, 1):
             other = graph.constants.get(node.operands[1 - k])
-            if other is not None and np.ndim(other) == 0 and other == 0:
+            if other is not None and not isinstance(other, np.ndarray) and other == 0:
                 source = node.operands[k]
     if source is None or graph.forms[source] != ARRAY:
         return None

@@ -40,7 +40,7 @@ def rewrite_primal(graph: Graph, enabled: Collection[str] | None = None) -> Grap
     Returns
     -------
     Graph
-        With the same inputs and outputs. It computes the same to rounding.
+        With the same inputs and outputs, and the same constant arrays. It computes the same to rounding.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def rewrite_primal(graph: Graph, enabled: Collection[str] | None = None) -> Grap
         A name that is not in `REWRITES`.
     """
     on = _named(enabled)
-    graph = pruned(simplified(graph, on))
+    graph = pruned(simplified(graph, on, opaque=True))
     if "real-fft" in on:
         graph = pruned(with_real_transforms(graph))
     if "convolution" in on:

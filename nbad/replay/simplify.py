@@ -121,7 +121,9 @@ def single_readers(graph: Graph) -> set[int]:
     return {slot for slot, n in enumerate(count) if n == 1}
 
 
-def simplified(graph: Graph, enabled: frozenset[str], sweep_from: int | None = None) -> Graph:
+def simplified(
+    graph: Graph, enabled: frozenset[str], sweep_from: int | None = None, *, opaque: bool = False
+) -> Graph:
     """Return a graph that computes the same with fewer nodes.
 
     Parameters
@@ -132,6 +134,8 @@ def simplified(graph: Graph, enabled: frozenset[str], sweep_from: int | None = N
         Which of "subexpressions", "constants", "identities" and "zeros" to apply.
     sweep_from : int, optional
         Position of the first node that a sweep made; the nodes from there on compute cotangents. None: there are none.
+    opaque : bool
+        Do not look into constant arrays: somebody may change one, which is noticed as long as the graph refers to it.
 
     Returns
     -------
@@ -144,7 +148,7 @@ def simplified(graph: Graph, enabled: frozenset[str], sweep_from: int | None = N
     differs from arithmetic there: a cotangent that is zero whatever the inputs are means that the output does not depend on
     something, so zero times anything is 0.0, infinities, nans and negative numbers included, and zero added to -0.0 is -0.0.
     """
-    walk = _Simplifying(graph, enabled)
+    walk = _Simplifying(graph, enabled, opaque)
     for i, node in enumerate(graph.nodes):
         walk.step(node, sweep_from is not None and i >= sweep_from)
     return walk.finish()
@@ -153,9 +157,10 @@ def simplified(graph: Graph, enabled: frozenset[str], sweep_from: int | None = N
 class _Simplifying(Walk):
     """The walk of `simplified`."""
 
-    def __init__(self, graph: Graph, enabled: frozenset[str]) -> None:
+    def __init__(self, graph: Graph, enabled: frozenset[str], opaque: bool) -> None:
         super().__init__(graph)
         self.enabled = enabled
+        self.opaque = opaque
         # By slot of a constant whose elements are all the same: one of them, 0-d.
         self.uniform: dict[int, Any] = {}
         self.numbers: dict[Any, tuple[int, ...]] = {}
@@ -165,7 +170,7 @@ class _Simplifying(Walk):
 
     def constant(self, value: Any, slot: int | None = None) -> int:
         """Return the slot of a constant, the one that has it already if there is one."""
-        one = _repeated(value)
+        one = None if self.opaque and isinstance(value, np.ndarray) else _repeated(value)
         if one is not None and isinstance(value, np.ndarray) and value.size > 1:
             value = np.broadcast_to(one, value.shape)
         if slot is None:
@@ -225,6 +230,8 @@ class _Simplifying(Walk):
         """Make constants of the outputs, if the operands are constants and it is cheap."""
         constants, op = self.graph.constants, node.op
         if op.foreign or len(node.outputs) != 1 or not all(slot in constants for slot in operands):
+            return False
+        if self.opaque and any(isinstance(constants[slot], np.ndarray) for slot in operands):
             return False
         out = node.outputs[0]
         dtype, shape = self.graph.avals[out]

@@ -217,6 +217,19 @@ def test_every_rewrite_says_what_it_does() -> None:
         assert name == name.lower()
 
 
+def test_constant_arrays_of_a_function_stay_in_its_graph() -> None:
+    # Whoever replays looks whether somebody changed them; a number made of one would hide that.
+    ones, few = np.ones((6, 5)), np.arange(3.0)
+
+    def function(leaves: list[Any]) -> Any:
+        return leaves[0] * ones + np.sum(leaves[1][0, :3] * few) + np.sum(few * 2.0)
+
+    primal, _ = record_primal(function, [U, V], rewrite_primal)
+    held = list(primal.graph.constants.values())
+    assert any(value is ones for value in held)
+    assert any(value is few for value in held)
+
+
 def test_nothing_to_rewrite() -> None:
     graph = Graph()
     assert rewrite_primal(graph).nodes == []
