@@ -16,6 +16,7 @@ from nbad.replay.blocks import Block, Emitter
 from nbad.replay.casts import kind_of
 from nbad.replay.fusing import Schedule, Step
 from nbad.replay.graph import ARRAY, TRUTH, Graph, masks_of
+from nbad.replay.into import Into, into_of
 from nbad.replay.loop import RUN_WIDTH, STEP_WIDTH, WHY_BITS
 from nbad.replay.lowering import HOST, Lowering
 from nbad.replay.steps import HostStep, Output, Reader
@@ -68,6 +69,7 @@ class Plan:
         self._pooled: dict[bytes, int] = {}
         self._find_last_reads()
         self._bind_inputs()
+        self._find_in_place()
         self._choose_results()
         self._plan_memory()
         self._emit()
@@ -123,6 +125,20 @@ class Plan:
                 self.constants.append((buffer, value))
                 self.places[slot] = Place(buffer, 0, value.strides)
 
+    def _find_in_place(self) -> None:
+        """Find the host steps that write where they are told."""
+        self.into: dict[int, Into] = {}
+        for at, step in enumerate(self.schedule.steps):
+            if step.guard is None and not step.is_run:
+                node = self.graph.nodes[step.items[0].node]
+                into = into_of(node, self.lowering.avals)
+                if (
+                    into is not None
+                    and node.outputs[0] in self.last
+                    and self.graph.forms[node.outputs[0]] == ARRAY
+                ):
+                    self.into[at] = into
+
     def _choose_results(self) -> None:
         """Decide which outputs are written where the caller gets them, and how the others are made."""
         schedule, graph, avals = self.schedule, self.graph, self.lowering.avals
@@ -145,7 +161,7 @@ class Plan:
             if not step.mask & 1:
                 continue
             taken.add(base)
-            if step.is_run:
+            if step.is_run or home in self.into:
                 buffer = self._new_buffer()
                 self.places[base] = self._contiguous(base, buffer)
                 self.fresh_results.append((position, base, shape, dtype))
@@ -173,7 +189,7 @@ class Plan:
             host = not schedule.steps[at].is_run
             if slot in self.persistent:
                 ask(slot, 0, end)
-            elif slot in handed or (host and nbytes_of(avals[slot]) > _SMALL):
+            elif slot in handed or (host and at not in self.into and nbytes_of(avals[slot]) > _SMALL):
                 self.places[slot] = self._contiguous(slot, self._new_buffer())
                 self.dynamic.add(slot)
             else:
@@ -264,6 +280,7 @@ class Plan:
         self.input_rows = rows.reshape(-1)
         hosts_read = {r.slot for host in self.hosts for r in host.readers}
         hosts_read.update(reader.slot for reader in self.output_readers)
+        hosts_read.update(host.outputs[0].slot for host in self.hosts if host.into is not None)
         hosts_read.update(self._reader(guard.slot).slot for guard in self.guards)
         self.read_inputs = [(i, slot) for i, slot, _ in self.array_inputs if slot in hosts_read]
         self.read_results = [(i, row[1]) for i, row in enumerate(self.fresh_results) if row[1] in hosts_read]
@@ -347,7 +364,7 @@ class Plan:
             wanted = slot in self.last
             buffer = self.places[slot].buffer if wanted and slot in self.dynamic else -1
             outputs.append(Output(slot, dtype, shape, buffer, wanted))
-        return HostStep(node, [self._reader(slot) for slot in item.operands], outputs)
+        return HostStep(node, [self._reader(slot) for slot in item.operands], outputs, self.into.get(at))
 
     # Accounts -------------------------------------------------------------------------------------
     def describe(self) -> list[dict[str, Any]]:

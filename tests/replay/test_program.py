@@ -1,5 +1,6 @@
 """Programs: random graphs against an interpreter that performs one operation after another."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import nbad  # noqa: F401 - fills the table
 from nbad.keeping import run_forward
+from nbad.kernels import memory
 from nbad.kernels.threads import get_threads, set_threads
 from nbad.replay.graph import ARRAY, CONTENTS, PYTHON, SCALAR, TRUTH, Graph, Guard, Node
 from nbad.replay.program import Program
@@ -334,3 +336,68 @@ def test_maxima_norms_and_dots_end_a_run() -> None:
     assert all(d["kind"] == "run" for d in program.describe())
     x[17] = np.nan
     check(b.graph, [x, y])
+
+
+IN_PLACE = [
+    ("sum", ((6, 7),), {"axis": (0,), "dtype": None, "keepdims": False}),
+    ("max", ((6, 7),), {"axis": (1,), "keepdims": True}),
+    ("cumsum", ((6, 7),), {"axis": 1}),
+    ("concatenate", ((6, 7), (6, 2)), {"axis": 1}),
+    ("stack", ((6,), (6,)), {"axis": 1}),
+    ("matmul", ((6, 7), (7, 3)), {}),
+    ("matmul", ((5, 6, 7), (7,)), {}),
+    ("tensordot", ((6, 7, 3), (3, 6, 2)), {"axes": ((2, 0), (0, 1))}),
+    ("tensordot", ((6, 7), (7,)), {"axes": ((1,), (0,))}),
+    ("scatter", ((3,),), {"index": (slice(None, None, 2),), "shape": (6,)}),
+    ("nextafter", ((6,), (6,)), {}),
+]
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+@pytest.mark.parametrize(("name", "shapes", "attributes"), IN_PLACE)
+def test_host_steps_write_into_planned_memory(
+    name: str, shapes: Any, attributes: dict[str, Any], dtype: str
+) -> None:
+    rng = np.random.default_rng(5)
+    values = [rng.normal(size=s).astype(dtype) for s in shapes]
+    b = Builder(*values)
+    op = row(name)
+    made = b.add(op, *range(len(shapes)), **attributes)
+    again = b.add("sin", made)
+    b.graph.outputs += [made, b.add(op, *range(len(shapes)), **attributes), again]
+    program = check(b.graph, values)
+    assert sum(d["kind"] == "host" for d in program.describe()) == 2
+    assert not program.dynamic
+
+
+def test_a_scatter_of_rows_with_repeated_indices() -> None:
+    rng = np.random.default_rng(6)
+    x, places = rng.normal(size=(4, 3)), np.array([1, 0, 1, 5])
+    b = Builder(x, places)
+    y = b.add("scatter_add", 0, 1, template=("array",), unique=False, shape=(6, 3))
+    b.graph.outputs += [b.add("multiply", y, y), y]
+    check(b.graph, [x, places])
+
+
+def test_a_steady_state_takes_no_blocks_of_memory() -> None:
+    rng = np.random.default_rng(7)
+    x, w = rng.normal(size=(600, 500)), rng.normal(size=(500, 400))
+    b = Builder(x, w)
+    z = b.add("tanh", b.add("matmul", b.add("sin", 0), 1))
+    gradient = b.add("tensordot", b.add("multiply", 0, 0), z, axes=((0,), (0,)))
+    b.graph.outputs += [b.add("sum_all", z), gradient]
+    workspace = Program(b.graph, [1, 1]).workspace()
+    for _ in range(2):
+        assert workspace.run([x, w], 1) == -1
+        workspace.results()
+    before = memory.allocated()
+    tracemalloc.start()
+    try:
+        for _ in range(5):
+            assert workspace.run([x, w], 1) == -1
+            workspace.results()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert memory.allocated().fresh == before.fresh
+    assert peak < 100_000
