@@ -34,6 +34,7 @@ from nbad.packing import ravel
 from nbad.primitive import primitive
 from nbad.report import Report, report
 from nbad.rules.convolution import convolve, correlate
+from nbad.rules.patches import patches
 from nbad.transforms import grad, stop_gradient, value_and_grad, vjp
 from nbad.tree import register
 
@@ -67,6 +68,7 @@ __all__ = [
     "hvp",
     "jvp",
     "load",
+    "patches",
     "primitive",
     "ravel",
     "register",

@@ -274,7 +274,7 @@ class Sweep:
     def accumulate(self, slot: int, value: Any, op: str, operand: str, node: int) -> None:
         """Add a rule's result to the cotangent of `slot`: summed over broadcast dimensions, real part, cast."""
         shape, dtype = self.frozen.shape(slot), self.frozen.dtype(slot)
-        if type(value) is Scattered:
+        if isinstance(value, Scattered):
             own = self._is_own(slot)
             target = self.cotangent(slot)
             if target is None or not own:
