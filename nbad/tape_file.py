@@ -242,7 +242,7 @@ def _unpacked(content: bytes) -> list[tuple[dict[str, Any], Graph]]:
 def _check_format(header: dict[str, Any]) -> None:
     if header.get("format") != FORMAT:
         raise TapeError("this file is no saved tape")
-    if header.get("version") != VERSION:
+    if type(header.get("version")) is not int or header["version"] != VERSION:
         raise TapeError(
             f"the saved tape has version {header.get('version')!r} of the format, this is for version {VERSION}"
         )
