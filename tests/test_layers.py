@@ -83,6 +83,7 @@ ORDER = [
     "replay.fusing",
     "replay.registers",
     "replay.blocks",
+    "replay.tiles",
     "replay.loop",
     "replay.into",
     "replay.steps",

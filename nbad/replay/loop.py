@@ -25,6 +25,7 @@ from nbad.kernels.native import (
     pointer_i8,
 )
 from nbad.replay.blocks import CODE_WIDTH, FOLD, LOAD
+from nbad.replay.tiles import BUFFER_WIDTH, PAIR_WIDTH
 
 #: Places in the frame.
 NAMES = ("steps", "runs", "table", "address", "ids", "inputs", "bound", "info")
@@ -32,7 +33,7 @@ AT = {name: 2 * i for i, name in enumerate(NAMES)}
 _STEPS, _RUNS, _TABLE, _ADDRESS, _IDS, _INPUTS, _BOUND, _INFO = (AT[name] for name in NAMES)
 
 #: Kinds of steps.
-RUN, LARGE, TRUTH_GUARD, CONTENTS_GUARD, HOST_STEP, HOST_GUARD, END = range(7)
+RUN, LARGE, TRUTH_GUARD, CONTENTS_GUARD, HOST_STEP, HOST_GUARD, END, PAIRED = range(8)
 #: A step: kind, mask, number (run, host step or guard), nodes, first result to bind and their number, four details of a guard.
 STEP_WIDTH = 10
 #: Why the loop returned, in the lowest bits; the step stands above them.
@@ -80,6 +81,7 @@ _ALIGNED_CONTIGUOUS = 0x101
 _BUDGET = 1 << 26
 
 _LOAD, _FOLD, _CODE_WIDTH = LOAD, FOLD, CODE_WIDTH
+_PAIR_WIDTH, _BUFFER_WIDTH = PAIR_WIDTH, BUFFER_WIDTH
 
 
 @intrinsic
@@ -291,6 +293,59 @@ def execute(frame, number, lo, hi, scratch):
                 copy_item(table[at + 3], extra, out)
             else:
                 return 0
+    return 1
+
+
+@helper("int64(int64, int64, int64)")
+def first_element(frame, run, part):
+    """Return the flat position where a part begins."""
+    runs, table = view_i8(frame, _RUNS), view_i8(frame, _TABLE)
+    inner = table[runs[run + R_SHAPE] + runs[run + R_RANK] - 1]
+    lanes = runs[run + R_LANES]
+    segments = (inner + lanes - 1) // lanes
+    row = part // segments
+    return row * inner + min((part - row * segments) * lanes, inner)
+
+
+@helper("int64(int64, int64, int64)")
+def part_of(frame, run, element):
+    """Return the part that holds a flat position."""
+    runs, table = view_i8(frame, _RUNS), view_i8(frame, _TABLE)
+    inner = table[runs[run + R_SHAPE] + runs[run + R_RANK] - 1]
+    lanes = runs[run + R_LANES]
+    segments = (inner + lanes - 1) // lanes
+    row = element // inner
+    return row * segments + (element - row * inner) // lanes
+
+
+@jit("int64(int64, int64, int64, int64, int64, int64)")
+def execute_pair(frame, at, lo, hi, scratch, buffers):
+    """Execute parts `lo` to `hi` of the second of two runs, tile by tile after what they need of the first.
+
+    The frame is the thread's own, with addresses of its own; `buffers` is the memory of its tile.
+    """
+    table, address = view_i8(frame, _TABLE), view_i8(frame, _ADDRESS)
+    one, two = table[at], table[at + 1]
+    width, other_width, rows = table[at + 2], table[at + 3], table[at + 4]
+    nearest, farthest, parts, count = table[at + 5], table[at + 6], table[at + 7], table[at + 8]
+    part = lo
+    while part < hi:
+        end = min(part + parts, hi)
+        top = first_element(frame, two * RUN_WIDTH, part) // other_width - farthest
+        bottom = (first_element(frame, two * RUN_WIDTH, end) + other_width - 1) // other_width - nearest
+        top, bottom = max(top, 0), min(bottom, rows)
+        if bottom > top:
+            first = part_of(frame, one * RUN_WIDTH, top * width)
+            last = part_of(frame, one * RUN_WIDTH, bottom * width - 1) + 1
+            begin = first_element(frame, one * RUN_WIDTH, first)
+            for i in range(count):
+                detail = at + _PAIR_WIDTH + _BUFFER_WIDTH * i
+                address[table[detail]] = buffers + table[detail + 2] - begin * table[detail + 1]
+            if execute(frame, one, first, last, scratch) != 1:
+                return 0
+        if execute(frame, two, part, end, scratch) != 1:
+            return 0
+        part = end
     return 1
 
 

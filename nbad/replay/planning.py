@@ -4,6 +4,7 @@ Owns the order of planning (items, runs, memory, block programs, tables) and the
 array that a host step makes, or in the array that the caller gets.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,6 +31,7 @@ from nbad.replay.storage import (
     is_contiguous,
     nbytes_of,
 )
+from nbad.replay.tiles import Tile, find_pairs
 
 #: Elements from which on a run is split over threads.
 LARGE_RUN = 1 << 15
@@ -37,6 +39,10 @@ LARGE_RUN = 1 << 15
 _SMALL = 1 << 12
 #: The bit of steps that depend on nothing.
 CONSTANT_BIT = 1 << 62
+
+
+def _is_large(step: Step) -> bool:
+    return step.key is not None and math.prod(step.key[0]) > LARGE_RUN
 
 
 class Plan:
@@ -71,6 +77,7 @@ class Plan:
         self._bind_inputs()
         self._find_in_place()
         self._choose_results()
+        self._find_pairs()
         self._plan_memory()
         self._emit()
         self._write_tables()
@@ -168,6 +175,13 @@ class Plan:
             elif slot == base:
                 self.handed_out[position] = slot
 
+    def _find_pairs(self) -> None:
+        """Find runs that are executed together, and give what passes between them buffers that each thread has itself."""
+        self.pairs = find_pairs(self.schedule, _is_large, self.last, {*self.places, *self.persistent})
+        for pair in self.pairs.values():
+            for slot in pair.slots:
+                self.places[slot] = self._contiguous(slot, self._new_buffer())
+
     def _plan_memory(self) -> None:
         schedule, avals = self.schedule, self.lowering.avals
         end = len(schedule.steps)
@@ -181,6 +195,7 @@ class Plan:
         for _, slot in self.number_inputs:
             ask(slot, 0, end)
         handed = set(self.handed_out.values())
+        executed = {pair.second: pair.first for pair in self.pairs.values()}
         self.dynamic: set[int] = set()
         for slot in sorted(schedule.stored):
             if slot in self.places:
@@ -193,7 +208,7 @@ class Plan:
                 self.places[slot] = self._contiguous(slot, self._new_buffer())
                 self.dynamic.add(slot)
             else:
-                ask(slot, at, self.last.get(slot, at))
+                ask(slot, executed.get(at, at), self.last.get(slot, at))
         arena = Arena()
         for slot, offset in zip(slots, arena.plan(requests), strict=True):
             self.places[slot] = self._contiguous(slot, ARENA, offset)
@@ -220,8 +235,16 @@ class Plan:
         for at, step in enumerate(self.schedule.steps):
             if step.is_run and step.items:
                 self.blocks[at] = Emitter(self.schedule, at, self._place_of, self._put_in_pool).emit()
+        # The partial sums of one run at a time, of two where these are executed together.
         self.partials_at = self.arena_bytes
-        self.arena_bytes += max((b.partial_bytes for b in self.blocks.values()), default=0)
+        self.second_partials_at = self.partials_at + max(
+            (b.partial_bytes for b in self.blocks.values()), default=0
+        )
+        self.second_partials_at += -self.second_partials_at % ALIGNMENT
+        self.arena_bytes = self.second_partials_at
+        self.arena_bytes += max(
+            (self.blocks[pair.second].partial_bytes for pair in self.pairs.values()), default=0
+        )
         small = [b.scratch_bytes for b in self.blocks.values() if b.size <= LARGE_RUN]
         self.scratch_bytes = max(small, default=0)
         self.peak_bytes = self.arena_bytes + self.scratch_bytes + 2 * ALIGNMENT
@@ -233,6 +256,8 @@ class Plan:
         runs: list[list[int]] = []
         table: list[int] = []
         self.run_blocks: list[Block] = []
+        self.tiles: list[tuple[Tile, int]] = []  # and where its row stands in the table
+        second = {pair.second for pair in self.pairs.values()}
         self.hosts: list[HostStep] = []
         self.guards = [step.guard for step in schedule.steps if step.guard is not None]
         self.bound: list[tuple[int, int]] = []
@@ -249,11 +274,24 @@ class Plan:
             elif step.is_run:
                 if not step.items:
                     continue
+                if at in second:
+                    continue
                 block = self.blocks[at]
-                kind = loop.LARGE if block.size > LARGE_RUN and block.parts > 1 else loop.RUN
-                steps.append([kind, mask, len(runs), nodes, 0, 0, 0, 0, 0, 0])
-                runs.append(self._run_row(block, table))
+                kind, number = (loop.LARGE if _is_large(step) else loop.RUN), len(runs)
+                runs.append(self._run_row(block, table, self.partials_at))
                 self.run_blocks.append(block)
+                if at in self.pairs:
+                    pair = self.pairs[at]
+                    kind, number = loop.PAIRED, len(self.tiles)
+                    other = self.blocks[pair.second]
+                    runs.append(self._run_row(other, table, self.second_partials_at))
+                    self.run_blocks.append(other)
+                    buffers = {slot: self.places[slot].buffer for slot in pair.slots}
+                    tile = pair.row(schedule, self.blocks, (len(runs) - 2, len(runs) - 1), buffers)
+                    self.tiles.append((tile, len(table)))
+                    table.extend(tile.row)
+                    nodes += len({item.node for item in schedule.steps[pair.second].items})
+                steps.append([kind, mask, number, nodes, 0, 0, 0, 0, 0, 0])
             else:
                 host = self._host_step(step, at)
                 first = len(self.bound)
@@ -301,7 +339,7 @@ class Plan:
             return [loop.CONTENTS_GUARD, *head, offset, seen.nbytes]
         return [loop.HOST_GUARD, *head, 0, 0]
 
-    def _run_row(self, block: Block, table: list[int]) -> list[int]:
+    def _run_row(self, block: Block, table: list[int], partials_at: int) -> list[int]:
         def put(values: Iterable[int]) -> int:
             at = len(table)
             table.extend(int(v) for v in values)
@@ -315,7 +353,7 @@ class Plan:
             len(block.shape), put(block.shape), len(block.full), put(block.full), block.lanes, block.parts,
             block.places, block.width, put_rows(block.code), len(block.code), put_rows(block.numbers), len(block.numbers),
             put_rows(block.memory), len(block.memory), put_rows(block.loads), put(block.partials), len(block.partials),
-            put_rows(block.finals), finals, self.partials_at, block.size * len(block.code), block.cells,
+            put_rows(block.finals), finals, partials_at, block.size * len(block.code), block.cells,
         ]  # fmt: skip
 
     def _validate(self, steps: list[list[int]], runs: list[list[int]], table: list[int]) -> None:
@@ -376,7 +414,12 @@ class Plan:
             elif step.is_run and step.items:
                 names = list(dict.fromkeys(item.node for item in step.items))
                 ops = [self.graph.nodes[i].op.name for i in names]
-                written = [s for s in step.made if s in self.schedule.stored and self.schedule.home[s] == at]
+                tiled = [s for pair in self.pairs.values() for s in pair.slots]
+                written = [
+                    s
+                    for s in step.made
+                    if s in self.schedule.stored and self.schedule.home[s] == at and s not in tiled
+                ]
                 nbytes = sum(nbytes_of(self.lowering.avals[s]) for s in written)
                 block = self.blocks[at]
                 found.append({"kind": "run", "nodes": ops, "shape": block.full, "bytes": nbytes,

@@ -200,6 +200,8 @@ class Workspace:
                 return self._guard_failed(number)
             if kind == loop.LARGE:
                 self._large(number)
+            elif kind == loop.PAIRED:
+                self._paired(number)
             elif kind == loop.HOST_GUARD:
                 if not self._check(number):
                     return self._guard_failed(number)
@@ -250,6 +252,29 @@ class Workspace:
             return int(loop.execute(frame, number, lo * group, min(hi * group, block.parts), scratch))
 
         if not threads.fan_out(task, -(-block.parts // group)) or not loop.finish(self.frame_address, number):
+            raise KernelError("an elementwise run of a replay failed")
+
+    def _paired(self, number: int) -> None:
+        """Execute two runs tile by tile, split over threads in pieces that only their sizes decide."""
+        program = self.program
+        tile, at = program.tiles[number]
+        runs = tile.row[:2]
+        first, second = (program.run_blocks[run] for run in runs)
+        tiles = -(-second.parts // tile.parts)
+        group = max(1, _PIECE * 2 // (tile.parts * second.lanes))
+        nbytes = max(first.scratch_bytes, second.scratch_bytes)
+        nbytes += -nbytes % ALIGNMENT
+
+        def task(lo: int, hi: int) -> int:
+            scratch = _scratch(nbytes + tile.nbytes)
+            # Each thread has addresses of its own, for the buffers of its tile.
+            address, frame = self.address.copy(), self.frame.copy()
+            frame[loop.AT["address"]] = address.ctypes.data
+            start, end = lo * group * tile.parts, min(hi * group * tile.parts, second.parts)
+            return int(loop.execute_pair(frame.ctypes.data, at, start, end, scratch, scratch + nbytes))
+
+        done = threads.fan_out(task, -(-tiles // group))
+        if not done or not all(loop.finish(self.frame_address, run) for run in runs):
             raise KernelError("an elementwise run of a replay failed")
 
     def results(self) -> list[Any]:

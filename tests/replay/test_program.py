@@ -401,3 +401,54 @@ def test_a_steady_state_takes_no_blocks_of_memory() -> None:
         tracemalloc.stop()
     assert memory.allocated().fresh == before.fresh
     assert peak < 100_000
+
+
+@pytest.mark.parametrize("shape", [(70_000,), (70_001, 1), (300, 301), (2000, 33), (3, 40_000), (40, 50, 60)])
+def test_sums_of_shifted_differences_are_made_tile_by_tile(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=shape)
+    b = Builder(x)
+    rest = (slice(None),) * (len(shape) - 1)
+    ahead, behind = (slice(1, None), *rest), (slice(None, -1), *rest)
+    d = b.add(
+        "subtract", b.add("getitem", 0, index=ahead), b.add("square", b.add("getitem", 0, index=behind))
+    )
+    root = b.add("sqrt", b.add("add", b.add("multiply", d, d), b.constant(1e-3)))
+    one, two = b.add("divide", d, root), b.add("multiply", d, root)
+    up = b.add("scatter", one, index=ahead, shape=shape)
+    down = b.add("scatter", two, index=behind, shape=shape)
+    total = b.add("add", up, b.add("negative", down))
+    b.graph.outputs += [b.add("sum_all", root), total, b.add("sum_all", total)]
+    program = check(b.graph, [x])
+    assert len(program.tiles) == 1
+    assert program.arena_bytes < x.nbytes // 4
+
+
+def test_a_tile_has_the_same_bits_for_one_thread_and_two() -> None:
+    rng = np.random.default_rng(9)
+    x = rng.normal(size=(517, 613)).astype(np.float32)
+    b = Builder(x)
+    inner = (slice(None, -1), slice(None, -1))
+    right, below = (slice(None, -1), slice(1, None)), (slice(1, None), slice(None, -1))
+    corner = b.add("getitem", 0, index=inner)
+    dx, dy = (b.add("subtract", b.add("getitem", 0, index=i), corner) for i in (right, below))
+    root = b.add("sqrt", b.add("add", b.add("square", dx), b.add("square", dy)))
+    pads = [
+        b.add("scatter", b.add("multiply", v, root), index=i, shape=x.shape)
+        for v, i in ((dx, right), (dy, below))
+    ]
+    back = b.add("scatter", root, index=inner, shape=x.shape)
+    b.graph.outputs += [b.add("add", b.add("add", *pads), back), b.add("sum_all", root), root]
+    assert len(check(b.graph, [x]).tiles) == 1
+    before = get_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            set_threads(count)
+            workspace = Program(b.graph, [1]).workspace()
+            assert workspace.run([x], 1) == -1
+            found.append(workspace.results())
+    finally:
+        set_threads(before)
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
