@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import nbad
+from nbad import scipy_fft
 from nbad.kernels.block import DTYPES
 from nbad.program import PROGRAMS, READY
 from nbad.table import BINDINGS, CONSTANT, TABLE, UFUNCS, Op
@@ -119,6 +120,15 @@ def page() -> str:
     for family, title in FAMILIES:
         rows = [(f"`{n[0]}`", also(n)) for f, n in bound.items() if family_of(f) == family]
         lines += [f"## {title}", "", *table(("function", "other spellings"), sorted(rows))]
+    lines += [
+        "## scipy.fft",
+        "",
+        "Where SciPy is installed: [what differs from NumPy](fourier.md#through-scipy).",
+        "",
+    ]
+    lines += table(
+        ("function", "other spellings"), [(f"`scipy.fft.{n}`", "") for n in sorted(scipy_fft.FUNCTIONS)]
+    )
     lines += ["## Methods of ufuncs", ""]
     methods: dict[str, list[str]] = {}
     for key in BINDINGS:
