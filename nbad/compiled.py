@@ -19,6 +19,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from nbad import saving
 from nbad.calls import transformation
 from nbad.deriving import GuardFailed, record_primal
 from nbad.errors import TapeError, where
@@ -286,7 +289,9 @@ class Compiled:
             args, kwargs = call.arguments(traced)
             return function(*args, **kwargs)
 
-        before = Hidden.of(function)
+        # Objects and functions among the arguments may hold state, like those that the function reaches by itself.
+        fixed = [leaf for i, leaf in enumerate(call.leaves) if i not in set(call.inputs) and not _is_plain(leaf)]
+        before = Hidden.of(functools.partial(function, *fixed) if fixed else function)
         draws = Draws.of(before, call.leaves)
         prints = [print_of(value) for value in values]
         primal, result = record_primal(run, values, self._rewritten)
@@ -367,8 +372,6 @@ class Compiled:
 
     def to_bytes(self) -> bytes:
         """Return all recordings in the format of `save`."""
-        from nbad import saving
-
         return saving.pack_variants(self.name, self.signature, [v for row in self._by_key.values() for v in row])
 
     def save(self, path: Any) -> None:
@@ -430,8 +433,6 @@ def _remade(function: Callable[..., Any], options: dict[str, Any]) -> Compiled:
 
 def _rebuilt(options: dict[str, Any], content: bytes) -> Compiled:
     """Return a function that can only replay."""
-    from nbad import saving
-
     name, signature, variants = saving.unpack_variants(content)
     made = Compiled(None, **{"name": name, "signature": signature, **options})
     for variant in variants:
@@ -441,6 +442,10 @@ def _rebuilt(options: dict[str, Any], content: bytes) -> Compiled:
 
 
 _MISS: Any = object()
+
+
+def _is_plain(leaf: Any) -> bool:
+    return leaf is None or isinstance(leaf, bool | int | str | bytes | np.generic | np.dtype)
 
 
 def _last_used(variant: Variant) -> int:
