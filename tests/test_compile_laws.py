@@ -39,8 +39,8 @@ def same(got: Any, expected: Any, rtol: float = 1e-9) -> None:
         if isinstance(other, np.ndarray | np.generic):
             assert (one.dtype, one.shape) == (other.dtype, other.shape)
         if isinstance(other, np.ndarray | np.generic | float | complex):
-            small = np.result_type(other) in (np.dtype("f4"), np.dtype("c8"))
-            tolerance = 2e-5 if small else rtol
+            small = np.result_type(other).itemsize <= (8 if np.iscomplexobj(other) else 4)
+            tolerance = max(2e-5, rtol) if small else rtol
             finite = np.abs(other)[np.isfinite(other)]
             scale = 1.0 + float(np.max(finite, initial=0.0))
             np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * scale)
@@ -288,6 +288,96 @@ def test_one_program_at_many_inputs(kind: str) -> None:
     for seed in range(25):
         call = call_of(kind, np.random.default_rng(seed), 1)
         same(call(cf), call(f))
+
+
+# Random formulas: many shapes, sizes and dtypes, no branches --------------------------------------------
+SMOOTH = [
+    "np.sin({v})",
+    "np.exp(-{v} * {v})",
+    "np.sqrt(1.0 + {v} * {v})",
+    "np.log1p({v} * {v})",
+    "np.arctan({v}) * 0.7",
+    "1.0 / (1.0 + {v} ** 2)",
+    "{v} * {w}",
+    "{v} - 0.3 * {w}",
+    "{v} / (1.5 + np.cos({w}))",
+    "np.tanh({v}) * s + {w}",
+    "np.hypot({v}, {w} + 3.0)",
+    "np.sum({v}) / {v}.size",
+    "np.mean({v}, keepdims=True) * {w}",
+    "np.sum({v} * a, axis=0) / a.shape[0]",
+    "np.mean({v} + a, axis=1, keepdims=True)",
+    "np.var({v} * a, axis=0) * {w}",
+    "({v} + a)[::-1]",
+    "({v} * a)[:, ::-1] + {w}",
+    "np.mean(({v} + a)[:, 1:] * ({w} * a)[:, :-1], axis=1, keepdims=True) if a.shape[1] > 1 else {w}",
+    "({v} + a).T.reshape(a.shape) * {w}",
+    "np.linalg.norm({v} + a) / a.size",
+    "((a * {v}) @ (b + 0.0 * a[0]))[:, None] / a.shape[1]",
+    "np.where(k > 3, {v}, {w})",
+    "{v} * k / 7.0",
+    "({v} + a)[:, k % a.shape[1]]",
+    "np.cumsum({v} * a, axis=1) / a.shape[1]",
+    "np.real(np.exp(1j * {v}) * {w})",
+    "np.abs({v} + 1j * ({w} + 2.5))",
+    "np.imag(np.conj(z) * {v}) + np.real(z * z)",
+    "np.real(np.fft.ifft(np.fft.fft({v} + a) * np.fft.fft(b))) / a.shape[1]",
+    "np.broadcast_to({v} * 1.0, a.shape) * {w}",
+    "np.concatenate([{v} + a, {w} * a])[: a.shape[0]]",
+    "np.einsum('ij,ij->j', {v} + a, {w} * a) / a.shape[0]",
+]
+KINKED = [
+    "np.maximum({v}, {w} * 0.5)",
+    "np.clip({v}, -0.5, 0.8)",
+    "np.abs({v} - 0.1) + {w}",
+    "np.max({v} + a, axis=1, keepdims=True)",
+    "np.sort({v} + a, axis=1)",
+    "np.where({v} > 0.21, {v}, np.sin({w}))",
+    "{v} * ({w} > 0.33)",
+    "np.floor({v} * 1.7 + 0.13) * {w}",
+]
+
+
+@st.composite
+def formulas(draw: Any) -> tuple[str, bool]:
+    """Draw the source of a formula, and whether float32 takes part; names and numbers stay of moderate size."""
+    single = draw(st.booleans())
+    names = ["a", "b", "c", "s"]
+    lines = []
+    for i in range(draw(st.integers(1, 9))):
+        template = draw(st.sampled_from(SMOOTH if single else SMOOTH + KINKED))
+        v, w = draw(st.sampled_from(names)), draw(st.sampled_from(names))
+        # A Python float has neither a size nor axes.
+        lines.append(f"r{i} = {template.format(v=v if v != 's' else '(c * s)', w=w)}")
+        names.append(f"r{i}")
+    used = [name for name in names[4:] if draw(st.booleans())] or names[-1:]
+    total = " + ".join(f"np.mean({name})" for name in used)
+    lines.append(f"return {total}" + (" + 0.0 * np.sum(a)" if draw(st.booleans()) else ""))
+    return "\n".join(["def formula(a, b, c, s, z, k):", *("    " + line for line in lines)]), single
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(formulas(), st.sampled_from([1, 3, 5]), st.sampled_from([1, 2, 7, 300, 1100]), st.integers(0, 1000))
+def test_random_formulas(formula: tuple[str, bool], rows: int, columns: int, seed: int) -> None:
+    source, single = formula
+    space: dict[str, Any] = {"np": np}
+    exec(source, space)
+    f = space["formula"]
+    cf = nbad.compile(f)
+    rtol = 1e-3 if single else 1e-9
+    for step in range(3):
+        rng = np.random.default_rng(seed + step)
+        b = rng.normal(size=columns).astype("f4" if single else "f8")
+        z = rng.normal(size=columns) + 1j * rng.normal(size=columns)
+        args = (rng.normal(size=(rows, columns)), b, rng.normal(size=(rows, 1)), float(rng.normal()), z)
+        args = (*args, rng.integers(0, 7, columns))
+        same(cf(*args), f(*args), rtol)
+        for wrt in ((0, 1, 2, 3, 4), 0, (1, 3)):
+            same(nbad.value_and_grad(cf, wrt)(*args), nbad.value_and_grad(f, wrt)(*args), rtol)
+        tangents = (args[0][::-1], None, args[2], 0.5, None, None)
+        same(nbad.jvp(cf, args, tangents), nbad.jvp(f, args, tangents), rtol)
+        direction = (args[0], np.sin(b))
+        same(nbad.hvp(cf, (0, 1))(*args, direction), nbad.hvp(f, (0, 1))(*args, direction), rtol)
 
 
 # Arguments ----------------------------------------------------------------------------------------
@@ -551,6 +641,25 @@ def test_an_index_out_of_range_raises_in_a_replay_too() -> None:
         with pytest.raises(IndexError):
             nbad.grad(cf)(X, np.array([0, 3]))
     same(nbad.grad(cf)(X, np.array([1, 1])), np.array([0.0, 2.0, 0.0]))
+
+
+@pytest.mark.parametrize("kind", ["grad", "vjp", "jvp", "hvp"])
+def test_a_derivative_first_asked_for_where_shapes_differ(kind: str) -> None:
+    def f(x: Any) -> Any:
+        y = x[x > 0.0]
+        return np.sum(y**3) * y.size + np.sum(x[np.flatnonzero(x < 0.0)] ** 2)
+
+    calls: dict[str, Callable[[Any, Any], Any]] = {
+        "grad": lambda f, x: nbad.value_and_grad(f)(x),
+        "vjp": lambda f, x: nbad.vjp(f, x)[1](2.0),
+        "jvp": lambda f, x: nbad.jvp(f, (x,), (Y,)),
+        "hvp": lambda f, x: nbad.hvp(f)(x, Y),
+    }
+    cf = nbad.compile(f)
+    signs = np.array([1.0, -1.0, 1.0])
+    same(cf(X), f(X))
+    for x in (X * signs, -X * signs, -X, X, X * signs):
+        same(calls[kind](cf, x), calls[kind](f, x))
 
 
 # Memory -------------------------------------------------------------------------------------------
