@@ -28,7 +28,7 @@ import numpy as np
 from nbad.kernels.hashing import fingerprint
 from nbad.sameness import ATOMS, MISSING, SEQUENCES, SETS, contents_of, dict_of, items_of, slot_of
 
-__all__ = ["Check", "Checks", "fill"]
+__all__ = ["Check", "Checks", "fill", "print_of"]
 
 _NUMBERS: tuple[type, ...] = (*ATOMS, float, complex)
 _BUFFERS: tuple[type, ...] = (bytearray, array, memoryview)
@@ -49,6 +49,9 @@ _LIBRARIES = tuple(
         | {str(Path(__file__).parent), "<frozen"}
     )
 )
+
+#: Bytes up to which the contents of an array are kept: to compare them is faster than to hash them.
+_TINY = 256
 
 #: What a test remembers: an object or a getter, what it gave, and last of all the name for messages.
 Check = tuple[Any, ...]
@@ -137,8 +140,13 @@ class Checks:
         self.dicts: list[Check] = []  # (dict, keys, values, label)
         self.absent: list[Check] = []  # (dict, names, label)
         self.buffers: list[Check] = []  # (buffer, bytes, label)
-        self.arrays: list[Check] = []  # (array, dtype, shape, fingerprint, label)
+        self.arrays: list[Check] = []  # (array, dtype, shape, its print, label)
         self.generators: list[tuple[Any, str]] = []
+
+
+def print_of(value: np.ndarray) -> Any:
+    """Return what tells whether the contents of an array have changed: the bytes of a small one, else a fingerprint."""
+    return value.tobytes() if value.nbytes <= _TINY and value.ndim <= 32 else fingerprint(value)
 
 
 def fill(tests: Checks, function: Any) -> None:
@@ -271,7 +279,7 @@ class _Walk:
                 self.push(np.ma.getmask(value), "", f"{text}.mask")
             value = value.view(np.ndarray)
         if not value.dtype.hasobject:
-            self.tests.arrays.append((value, value.dtype, value.shape, fingerprint(value), label))
+            self.tests.arrays.append((value, value.dtype, value.shape, print_of(value), label))
         elif value.dtype.kind == "O":
             self.visit_container(value, label, text)
 
