@@ -662,6 +662,26 @@ def test_a_derivative_first_asked_for_where_shapes_differ(kind: str) -> None:
         same(calls[kind](cf, x), calls[kind](f, x))
 
 
+@pytest.mark.parametrize("kind", ["grad", "vjp", "jvp", "hvp"])
+def test_a_derivative_first_asked_for_on_another_branch(kind: str) -> None:
+    def f(x: Any, index: Any) -> Any:
+        # What stands on one branch cannot be computed on the other.
+        if index.max() < 3:
+            return np.sum(x[index] ** 3)
+        return np.sum(x[index % 3] ** 2)
+
+    calls: dict[str, Callable[[Any, Any], Any]] = {
+        "grad": lambda f, index: nbad.value_and_grad(f)(X, index),
+        "vjp": lambda f, index: nbad.vjp(f, X, index, wrt=0)[1](2.0),
+        "jvp": lambda f, index: nbad.jvp(f, (X, index), (Y, None)),
+        "hvp": lambda f, index: nbad.hvp(f)(X, index, Y),
+    }
+    cf = nbad.compile(f)
+    same(cf(X, np.array([0, 2])), f(X, np.array([0, 2])))
+    for pair in ([0, 5], [1, 2], [7, 5], [0, 0]):
+        same(calls[kind](cf, np.array(pair)), calls[kind](f, np.array(pair)))
+
+
 # Memory -------------------------------------------------------------------------------------------
 def test_changes_in_place_between_calls() -> None:
     def f(x: Any, y: Any) -> Any:
