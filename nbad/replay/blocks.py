@@ -394,6 +394,12 @@ class Emitter:
                     name = "add" if kernel == "sum" else kernel
                     block.finals.append([ensure(ID[name], code), itemsize, buffer, offset])
         cells.update(partial_cells)
+        # What is loaded has a cell of its own: it points into memory where that is possible.
+        loaded = [row[3] for row in self.rows if row[0] == "load"]
+        cells.update(
+            (r, block.places + len(block.memory) + len(block.partials) + k) for k, r in enumerate(loaded)
+        )
+        block.loaded = len(loaded)
         for register in self.registers:
             if register.where == NUMBER and register.place >= 0:
                 block.numbers.append(
@@ -407,7 +413,7 @@ class Emitter:
                 limits = bounds or [(0, n) for n in shape]
                 row = [buffer, offset, itemsize, int(bounds is not None), *strides]
                 row += [first for first, _ in limits] + [end for _, end in limits]
-                block.code.append([LOAD, len(block.loads), 0, 0, out, 0])
+                block.code.append([LOAD, len(block.loads), self.registers[result].place, 0, out, 0])
                 block.loads.append(row)
             elif what == "fold":
                 name, code, extra = detail

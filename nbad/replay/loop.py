@@ -128,7 +128,10 @@ def fold(kernel, n, itemsize, source, target):
 @helper("void(int64, int64, int64, int64, int64)")
 def copy_strided(itemsize, count, source, step, target):
     """Copy `count` elements that lie `step` bytes apart."""
-    if itemsize == 8:
+    if step == itemsize and itemsize % 4 == 0:
+        for i in range(count * (itemsize // 4)):
+            pointer_i4(target + 4 * i)[0] = pointer_i4(source + 4 * i)[0]
+    elif itemsize == 8:
         for i in range(count):
             pointer_i8(target + 8 * i)[0] = pointer_i8(source + i * step)[0]
     elif itemsize == 4:
@@ -152,7 +155,10 @@ def clear_bytes(count, target):
 
 @helper("int64(int64, int64, int64, int64, int64, int64)")
 def load_part(frame, run, load, target, offset, count):
-    """Gather `count` elements from flat position `offset` of a strided, broadcast or padded array."""
+    """Return the address of `count` elements from flat position `offset` of a strided, broadcast or padded array.
+
+    They are gathered at `target` unless they lie side by side in memory.
+    """
     runs, table, address = view_i8(frame, _RUNS), view_i8(frame, _TABLE), view_i8(frame, _ADDRESS)
     rank, shape = runs[run + R_FULL_RANK], runs[run + R_FULL]
     at = runs[run + R_LOADS] + load * (4 + 3 * rank)
@@ -183,13 +189,15 @@ def load_part(frame, run, load, target, offset, count):
             after = min(max(table[end + rank - 1] - lane, before), length)
             if not inside:
                 before = after = length
+            elif length == count and before == 0 and after == count and step == itemsize:
+                return source
             clear_bytes(before * itemsize, to)
             copy_strided(itemsize, after - before, source + before * step, step, to + before * itemsize)
             clear_bytes((length - after) * itemsize, to + after * itemsize)
         else:
             copy_strided(itemsize, length, source, step, to)
         done += length
-    return 1
+    return target
 
 
 @helper("void(int64, int64, int64, int64, int64)")
@@ -285,7 +293,8 @@ def execute(frame, number, lo, hi, scratch):
                 if call_kernel(kernel, n, a, b, c, out) != 1:
                     return 0
             elif kernel == _LOAD:
-                load_part(frame, run, table[at + 1], out, offset, n)
+                target = cells[table[at + 2]]
+                cells[table[at + 4]] = load_part(frame, run, table[at + 1], target, offset, n)
             elif kernel == _FOLD:
                 extra = cells[table[at + 2]]
                 if fold(table[at + 5], n, table[at + 3], cells[table[at + 1]], extra) != 1:

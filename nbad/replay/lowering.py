@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from nbad.keeping import run_forward
 from nbad.kernels.block import C8, C16, DTYPES, F4, F8, ID, KERNELS
 from nbad.program import _KERNEL_OF
 from nbad.replay.casts import BOOL, kind_of
-from nbad.replay.graph import PYTHON, Graph, Node
-from nbad.replay.storage import View, c_strides, view_of
+from nbad.replay.graph import ARRAY, PYTHON, Graph, Node
+from nbad.replay.storage import VIEWS, View, c_strides, view_of
 
 #: What an item is.
 ELEMENT, REDUCE, ALIAS, VIEW, PAD, HOST = "element", "reduce", "alias", "view", "pad", "host"
@@ -142,6 +143,12 @@ class Lowering:
         if len(node.operands) == 1:
             x = node.operands[0]
             x_dtype, x_shape = self.avals[x]
+            if isinstance(self.constants.get(x), np.ndarray) and (
+                name in VIEWS or name in ("positive", "astype")
+            ):
+                made = run_forward(node.op, (self.constants[x],), node.attributes, ())[0]
+                self.constants[out] = np.asarray(made) if self._form(out) == ARRAY else made
+                return True
             unchanged = name in ("positive", "astype") or (name in _SAME_ON_REALS and x_dtype.kind in "fiub")
             if unchanged and x_dtype == dtype and x_shape == shape:
                 return self._alias(position, x, out)

@@ -310,10 +310,13 @@ class Plan:
         self.table = np.array(table or [0], np.int64)
         self.bound_table = np.array(self.bound or [(0, 0)], np.int64).reshape(-1)
         self.pool_array = np.frombuffer(bytes(self.pool) + b"\0" * 16, np.uint8)
+        self.input_dtypes: list[np.dtype[Any]] = []  # the objects whose identity the loop checks
         rows = np.zeros((max(len(self.array_inputs), 1), loop.INPUT_WIDTH), np.int64)
         for i, (_, slot, buffer) in enumerate(self.array_inputs):
             dtype, shape = self.lowering.avals[slot]
-            rows[i, :5] = buffer, buffer, id(np.dtype(dtype.type)), dtype.itemsize, len(shape)
+            own = np.dtype(dtype.type)
+            self.input_dtypes.append(own if own == dtype else dtype)
+            rows[i, :5] = buffer, buffer, id(self.input_dtypes[i]), dtype.itemsize, len(shape)
             rows[i, 5 : 5 + len(shape)] = shape
         self.input_rows = rows.reshape(-1)
         hosts_read = {r.slot for host in self.hosts for r in host.readers}
@@ -328,6 +331,8 @@ class Plan:
         assert step.guard is not None
         slot = step.guard.slot
         dtype, shape = self.lowering.avals[slot]
+        if slot in self.lowering.constants:
+            return [loop.HOST_GUARD, mask, number, 0, 0, 0, 0, 0, 0, 0]
         place = self._place_of(slot)
         kind = kind_of(dtype)
         head = [mask, number, 0, 0, 0, place.buffer, place.offset]
@@ -386,10 +391,6 @@ class Plan:
         plain = view.offset == 0 and shape == base_shape and dtype == base_dtype
         if plain and view.strides == lowering.view(base).strides:
             return Reader(base, form)
-        constant = lowering.constants.get(base)
-        if constant is not None and not constant.flags.c_contiguous:
-            # Made once: NumPy builds views only on contiguous memory.
-            return Reader(slot, form)
         return Reader(base, form, (shape, dtype, view.offset, view.strides))
 
     def _host_step(self, step: Step, at: int) -> HostStep:

@@ -101,12 +101,6 @@ class Workspace:
                 self.env[slot] = np.ndarray(shape, dtype, self.arena, self.base + place.offset)
         for slot, value in program.lowering.constants.items():
             self.env[slot] = np.asarray(value)
-        for slot, view in program.lowering.views.items():
-            constant = self.env[view.base]
-            if view.base in program.lowering.constants and not constant.flags.c_contiguous:
-                self.env[slot] = np.lib.stride_tricks.as_strided(
-                    constant, program.lowering.avals[slot][1], view.strides
-                )
         self.made: list[Any] = []
         self.done = program.done
         self.bindings = [(position, buffer) for position, _, buffer in program.array_inputs]
@@ -207,9 +201,10 @@ class Workspace:
                     return self._guard_failed(number)
             else:
                 host = program.hosts[number]
+                self.failed_line = host.node.line  # also if it raises
                 if not host.run(self.env, self.ids):
-                    self.failed_line = host.node.line
                     return -2
+                self.failed_line = -1
             info[loop.I_STEPS_RUN] += 1
             info[loop.I_NODES_RUN] += nodes
             why = loop.advance(frame, pc + 1, changed)
@@ -222,7 +217,7 @@ class Workspace:
         value = values[position]
         if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
             raise KernelError(f"input {position} of a replay is not an array as it was planned for")
-        copy = np.empty(shape, np.dtype(dtype.type))
+        copy = np.empty(shape, program.input_dtypes[place])
         copy[...] = value
         self.ids[buffer] = id(copy)
         self.env[slot] = copy

@@ -49,6 +49,7 @@ class Block:
     lanes: int = 0
     parts: int = 0
     places: int = 0
+    loaded: int = 0
     width: int = 0
     code: list[list[int]] = field(default_factory=list)
     numbers: list[list[int]] = field(default_factory=list)
@@ -65,7 +66,7 @@ class Block:
     @property
     def cells(self) -> int:
         """Return the number of cells."""
-        return self.places + len(self.memory) + len(self.partials)
+        return self.places + len(self.memory) + len(self.partials) + self.loaded
 
     @property
     def partial_bytes(self) -> int:

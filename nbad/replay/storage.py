@@ -4,6 +4,8 @@ Owns places (a buffer, a byte offset, strides), the views that cost nothing, and
 every planned value has an offset of its own while it lives.
 """
 
+import bisect
+import heapq
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -19,21 +21,16 @@ ARENA, POOL, FIRST_BUFFER = range(3)
 ALIGNMENT = 64
 
 #: Ops whose result is a view of their operand where NumPy can make one.
-_VIEWS = {"getitem", "reshape", "transpose", "broadcast_to", "flip", "diagonal", "real", "imag"}
+VIEWS = {"getitem", "reshape", "transpose", "broadcast_to", "flip", "diagonal", "real", "imag"}
 
 
 @dataclass(slots=True, frozen=True)
 class Place:
-    """Where a value is: the address of a buffer, plus an offset, with a stride in bytes for each dimension.
-
-    `window` holds, for each dimension, the first and the last-but-one index that exist in memory; outside the value is 0. None
-    means that everything exists.
-    """
+    """Where a value is: the address of a buffer, plus an offset, with a stride in bytes for each dimension."""
 
     buffer: int
     offset: int
     strides: tuple[int, ...]
-    window: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -72,7 +69,7 @@ def view_of(
 
     NumPy itself is asked, on memory that is mapped but never touched.
     """
-    if op.name not in _VIEWS or op.foreign or 0 in aval[1]:
+    if op.name not in VIEWS or op.foreign or 0 in aval[1]:
         return None
     dtype, shape = aval
     if op.name == "imag" and dtype.kind != "c":
@@ -106,20 +103,40 @@ class Arena:
     size: int = 0
 
     def plan(self, requests: list[tuple[int, int, int]]) -> list[int]:
-        """Return an offset for each (first step, last step, bytes); larger ones are placed first."""
+        """Return an offset for each (first step, last step, bytes)."""
         offsets = [0] * len(requests)
-        placed: list[tuple[int, int, int, int]] = []
-        for i in sorted(range(len(requests)), key=lambda i: (-requests[i][2], requests[i][0])):
+        free: list[tuple[int, int]] = []  # (offset, bytes), ascending, no two adjacent
+        living: list[tuple[int, int, int]] = []  # (last step, offset, bytes)
+        order = sorted(range(len(requests)), key=lambda i: (requests[i][0], -requests[i][1], -requests[i][2]))
+        for i in order:
             first, last, nbytes = requests[i]
             nbytes += -nbytes % ALIGNMENT
-            busy = sorted((o, o + n) for f, la, o, n in placed if f <= last and first <= la)
-            best, best_gap, at = -1, -1, 0
-            for low, high in busy:
-                gap = low - at
-                if gap >= nbytes and (best < 0 or gap < best_gap):
-                    best, best_gap = at, gap
-                at = max(at, high)
-            offsets[i] = at if best < 0 else best
-            placed.append((first, last, offsets[i], nbytes))
-            self.size = max(self.size, offsets[i] + nbytes)
+            while living and living[0][0] < first:
+                _, offset, size = heapq.heappop(living)
+                _release(free, offset, size)
+            fitting = [(size, offset) for offset, size in free if size >= nbytes]
+            if fitting:
+                size, offset = min(fitting)
+                at = bisect.bisect_left(free, (offset, 0))
+                free[at : at + 1] = [(offset + nbytes, size - nbytes)] if size > nbytes else []
+            else:
+                # A gap at the end grows.
+                offset = self.size
+                if free and sum(free[-1]) == self.size:
+                    offset = free.pop()[0]
+                self.size = offset + nbytes
+            offsets[i] = offset
+            heapq.heappush(living, (last, offset, nbytes))
         return offsets
+
+
+def _release(free: list[tuple[int, int]], offset: int, size: int) -> None:
+    """Put a gap into the list, merged with its neighbours."""
+    at = bisect.bisect_left(free, (offset, 0))
+    if at < len(free) and free[at][0] == offset + size:
+        size += free.pop(at)[1]
+    if at > 0 and sum(free[at - 1]) == offset:
+        offset, before = free.pop(at - 1)
+        size += before
+        at -= 1
+    free.insert(at, (offset, size))

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import nbad  # noqa: F401 - fills the table
+from nbad.errors import KernelError
 from nbad.keeping import run_forward
 from nbad.kernels import memory
 from nbad.kernels.threads import get_threads, set_threads
 from nbad.replay.graph import ARRAY, CONTENTS, PYTHON, SCALAR, TRUTH, Graph, Guard, Node
 from nbad.replay.program import Program
+from nbad.replay.storage import Arena
 from nbad.table import TABLE, UFUNCS, Op
 
 OPS: dict[str, Op] = {}
@@ -303,7 +305,8 @@ def test_inputs_and_constants_may_be_results() -> None:
     b = Builder(x, 2.5, np.float32(1.5))
     c = b.constant(np.broadcast_to(np.array([7.0, 8.0]), (3, 2)))
     view = b.add("transpose", 0, axes=(1, 0))
-    b.graph.outputs += [0, 1, 2, c, view, 0, b.add("transpose", c, axes=(1, 0))]
+    part = b.add("getitem", c, index=(slice(1, None), slice(1, None)))
+    b.graph.outputs += [0, 1, 2, c, view, 0, b.add("transpose", c, axes=(1, 0)), part, b.add("sin", part)]
     check(b.graph, [x, 2.5, np.float32(1.5)])
 
 
@@ -452,3 +455,51 @@ def test_a_tile_has_the_same_bits_for_one_thread_and_two() -> None:
         set_threads(before)
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_an_input_in_another_layout_is_copied() -> None:
+    x = np.arange(6.0).reshape(2, 3)
+    b = Builder(x)
+    b.graph.outputs += [b.add("sin", 0), b.add("cumsum", 0, axis=1)]
+    workspace = Program(b.graph, [1]).workspace()
+    raw = np.zeros(49, np.uint8)
+    crooked = np.ndarray((2, 3), np.float64, raw, 1)
+    crooked[...] = x
+    for value in (np.asfortranarray(x), crooked, x):
+        assert workspace.run([value], 1) == -1
+        for found, expected in zip(workspace.results(), interpret(b.graph, [x]), strict=True):
+            check_equal(found, expected)
+    with pytest.raises(KernelError, match="input 0"):
+        workspace.run([x[:1]], 1)
+    assert workspace.run([x], 1) == -1
+
+
+def test_an_error_of_a_host_step_leaves_the_workspace_usable() -> None:
+    x, places = np.arange(4.0), np.array([0, 3])
+    b = Builder(x, places)
+    taken = b.add("gather", b.add("sin", 0), 1, template=("array",), unique=True)
+    b.graph.nodes[-1].line = 11
+    b.graph.outputs.append(taken)
+    workspace = Program(b.graph, [1, 2]).workspace()
+    with pytest.raises(IndexError):
+        workspace.run([x, np.array([0, 4])], 1)
+    assert workspace.failed_line == 11
+    assert workspace.run([x, places], 1) == -1
+    np.testing.assert_array_equal(workspace.results()[0], np.sin(x)[places])
+
+
+def test_offsets_in_the_arena_do_not_overlap() -> None:
+    rng = np.random.default_rng(10)
+    requests = []
+    for _ in range(300):
+        first = int(rng.integers(0, 50))
+        requests.append((first, first + int(rng.integers(0, 10)), int(rng.integers(1, 5000))))
+    arena = Arena()
+    offsets = arena.plan(requests)
+    for i, (first, last, nbytes) in enumerate(requests):
+        assert offsets[i] % 64 == 0
+        assert offsets[i] + nbytes <= arena.size
+        for j in range(i):
+            if requests[j][0] <= last and first <= requests[j][1]:
+                assert offsets[i] + nbytes <= offsets[j] or offsets[j] + requests[j][2] <= offsets[i]
+    assert arena.size < sum(n for *_, n in requests) / 2
