@@ -17,12 +17,20 @@ from nbad.table import BINDINGS
 
 #: Where frames lie that are not the user's: ours, and NumPy's, which stand between us.
 _PACKAGES = tuple(os.path.dirname(os.path.abspath(file)) + os.sep for file in (__file__, str(np.__file__)))
+#: Whether a source file lies there, for the files met so far.
+_OURS: dict[str, bool] = {}
 
 
 def user_frame() -> FrameType | None:
     """Return the innermost frame of the running call that is neither nbad's nor NumPy's own."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGES):
+    while frame is not None:
+        name = frame.f_code.co_filename
+        ours = _OURS.get(name)
+        if ours is None:
+            ours = _OURS[name] = name.startswith(_PACKAGES)
+        if not ours:
+            break
         frame = frame.f_back
     return frame
 

@@ -26,8 +26,8 @@ X = RNG.standard_normal((3, 4))
 Y = RNG.standard_normal((3, 4))
 X2, Y2 = X[::-1] * 1.5, Y[:, ::-1] + 0.1
 V, V2 = X[0] + 0.0, Y[1] + 0.0
-I = np.array([[3, -1, 4, 1], [5, 9, 2, 6], [5, 3, 5, 8]])
-I2 = I.T.reshape(3, 4) - 2
+N = np.array([[3, -1, 4, 1], [5, 9, 2, 6], [5, 3, 5, 8]])
+N2 = N.T.reshape(3, 4) - 2
 B, B2 = X > 0, Y > 0.2
 
 
@@ -80,7 +80,7 @@ def one(function: Callable[..., Any], first: Any = X, second: Any = X2) -> Any:
     return function, (first,), (second,)
 
 
-WHOLE = ((I, I2), (I2, I))
+WHOLE = ((N, N2), (N2, N))
 TRUTHS = ((B, B2), (B2, B))
 #: Function without derivative -> how it is called, with which inputs it is recorded, with which it is run again.
 CASES: dict[Any, tuple[Callable[..., Any], tuple[Any, ...], tuple[Any, ...]]] = {
@@ -101,15 +101,15 @@ CASES: dict[Any, tuple[Callable[..., Any], tuple[Any, ...], tuple[Any, ...]]] = 
     },
     **{f: two(f, *WHOLE) for f in (np.gcd, np.lcm)},
     **{f: two(f, *TRUTHS) for f in (np.bitwise_and, np.bitwise_or, np.bitwise_xor)},
-    **{f: two(f, (I, np.abs(I2)), (I2, np.abs(I))) for f in (np.left_shift, np.right_shift)},
-    np.invert: one(np.invert, I, I2),
-    np.bitwise_count: one(np.bitwise_count, I, I2),
+    **{f: two(f, (N, np.abs(N2)), (N2, np.abs(N))) for f in (np.left_shift, np.right_shift)},
+    np.invert: one(np.invert, N, N2),
+    np.bitwise_count: one(np.bitwise_count, N, N2),
     np.searchsorted: two(lambda a, v: np.searchsorted(np.sort(a), v, side="right"), (V, Y), (V2, X)),
     np.digitize: two(lambda x, bins: np.digitize(x, np.sort(bins)), (X, V), (Y, V2)),
     np.argpartition: one(lambda x: np.argpartition(x, 1, axis=-1)),
     np.lexsort: two(lambda a, b: np.lexsort((a, b))),
     np.ravel_multi_index: two(
-        lambda i, j: np.ravel_multi_index((i, j), (20, 20), mode="clip"), (abs(I), abs(I2)), (abs(I2), abs(I))
+        lambda i, j: np.ravel_multi_index((i, j), (20, 20), mode="clip"), (abs(N), abs(N2)), (abs(N2), abs(N))
     ),
     np.min_scalar_type: one(lambda x: np.argmax(x, axis=np.ndim(np.min_scalar_type(x))), X, X2),
 }  # fmt: skip
@@ -160,9 +160,9 @@ PROGRAMS: dict[str, Any] = {
     "where of one": two(lambda x, y: np.where(x > y)),
     "sort": two(lambda x, y: (np.sort(x, axis=0), np.sort(y, axis=None))),
     "sort of integers": two(lambda a, b: np.sort(a), *WHOLE),
-    "take": two(lambda x, i: np.take(x, i % 4, axis=1), (X, I), (Y, I2)),
-    "take wrapped": two(lambda x, i: np.take(x, i, axis=0, mode="wrap"), (X, I), (Y, I2)),
-    "take clipped": two(lambda x, i: np.take(x, i, mode="clip"), (X, I), (Y, I2)),
+    "take": two(lambda x, i: np.take(x, i % 4, axis=1), (X, N), (Y, N2)),
+    "take wrapped": two(lambda x, i: np.take(x, i, axis=0, mode="wrap"), (X, N), (Y, N2)),
+    "take clipped": two(lambda x, i: np.take(x, i, mode="clip"), (X, N), (Y, N2)),
     "take one": two(lambda x, y: np.take(x, np.argmax(y[0]), axis=1)),
     "take along": two(lambda x, y: np.take_along_axis(x, np.argsort(y, axis=1), axis=1)),
     "compress": two(lambda x, y: np.compress(y[:, 0] > 0, x, axis=0)),
@@ -171,40 +171,114 @@ PROGRAMS: dict[str, Any] = {
     "choose by comparison": two(lambda x, y: np.where(x > y, x, 0).sum(axis=0)),
     "delete": two(lambda x, y: np.delete(x, np.argmax(y[:, 0]), axis=0)),
     "insert": two(lambda x, y: np.insert(x, np.argmax(y[:, 0]), y[0], axis=0)),
-    "repeat": two(lambda x, i: np.repeat(x, i[0] % 3 + 1, axis=1), (X, I), (Y, I2)),
-    "bincount": two(lambda i, x: np.bincount(np.ravel(i), minlength=12), (abs(I), X), (abs(I2), X)),
+    "repeat": two(lambda x, i: np.repeat(x, i[0] % 3 + 1, axis=1), (X, N), (Y, N2)),
+    "bincount": two(lambda i, x: np.bincount(np.ravel(i), minlength=12), (abs(N), X), (abs(N2), X)),
     "extrema": two(lambda x, y: (np.max(x, axis=1), np.min(y), np.max(x, where=y > 0, initial=-9.0))),
     "extrema of integers": two(
         lambda a, b: (a.max(axis=0), b.min(), np.max(a, where=b > 2, initial=-9), np.ptp(a)), *WHOLE
     ),
-    "integers": two(lambda a, b: (a // b, a % b, a << 1, -a, abs(a) ** 2, a & b, a | 3, a ^ b, ~a, 1 << abs(b) % 4, a >> 1, 7 & a),
-                    (I, I + 1), (I + 3, I2 * 2 + 11)),
+    "integers": two(
+        lambda a, b: (
+            a // b,
+            a % b,
+            a << 1,
+            -a,
+            abs(a) ** 2,
+            a & b,
+            a | 3,
+            a ^ b,
+            ~a,
+            1 << abs(b) % 4,
+            a >> 1,
+            7 & a,
+        ),
+        (N, N + 1),
+        (N + 3, N2 * 2 + 11),
+    ),
     "sums of integers": two(
-        lambda a, b: (a.sum(), a.sum(axis=0), np.prod(b % 3, axis=1), np.cumsum(a), a.mean(), b.mean(axis=1), a.var(), a.std(axis=0)),
+        lambda a, b: (
+            a.sum(),
+            a.sum(axis=0),
+            np.prod(b % 3, axis=1),
+            np.cumsum(a),
+            a.mean(),
+            b.mean(axis=1),
+            a.var(),
+            a.std(axis=0),
+        ),
         *WHOLE,
     ),
     "means of truths": two(lambda a, b: (a.mean(), a.sum(), (a & b).any(axis=0), np.all(a | b)), *TRUTHS),
-    "integers and floats": two(lambda x, i: (x * i, x[0] + i, i / 2, i * 0.5, np.sqrt(abs(i)), i ** 2, x ** i[0] % 1), (abs(X), I), (abs(Y), I2)),
-    "casts": two(lambda x, y: (x.astype(int), (x > 0).astype(float), x.astype("f4"), (y * 3).astype(np.int8).astype(np.float32))),
+    "integers and floats": two(
+        lambda x, i: (x * i, x[0] + i, i / 2, i * 0.5, np.sqrt(abs(i)), i**2, x ** i[0] % 1),
+        (abs(X), N),
+        (abs(Y), N2),
+    ),
+    "casts": two(
+        lambda x, y: (
+            x.astype(int),
+            (x > 0).astype(float),
+            x.astype("f4"),
+            (y * 3).astype(np.int8).astype(np.float32),
+        )
+    ),
     "clip": two(lambda x, y: (np.clip(x, -0.5, 0.5), x.clip(0), np.clip(x, None, y))),
-    "clip of integers": two(lambda a, b: (np.clip(a, 1, 4), a.clip(0), np.clip(a, None, b), np.clip(a, 0.5, b)), *WHOLE),
+    "clip of integers": two(
+        lambda a, b: (np.clip(a, 1, 4), a.clip(0), np.clip(a, None, b), np.clip(a, 0.5, b)), *WHOLE
+    ),
     "in place": two(lambda x, y: operator.iadd(operator.imul(x + 0, y), 1.0)),
     "in place of integers": two(lambda a, b: operator.ior(operator.iadd(a + 0, b), 1), *WHOLE),
-    "parts": two(lambda x, y: (np.sign(x), *np.modf(x), *np.frexp(y), *np.divmod(x, y), np.angle(x), np.trunc(y))),
-    "complex parts": two(lambda x, y: (np.sign(x + 1j * y), np.abs(x + 1j * y), np.angle(x + 1j * y), (x + 1j * y).imag, np.conj(x - 2j))),
+    "parts": two(
+        lambda x, y: (np.sign(x), *np.modf(x), *np.frexp(y), *np.divmod(x, y), np.angle(x), np.trunc(y))
+    ),
+    "complex parts": two(
+        lambda x, y: (
+            np.sign(x + 1j * y),
+            np.abs(x + 1j * y),
+            np.angle(x + 1j * y),
+            (x + 1j * y).imag,
+            np.conj(x - 2j),
+        )
+    ),
     "special numbers": two(lambda x, y: np.nan_to_num(x / np.where(y > 0, y, 0)) * 0 + np.isnan(x)),
-    "without nan": two(lambda x, y: (np.nansum(np.where(x > 0, x, np.nan), axis=0), np.nanmean(x), np.nanmax(y) if False else np.nanstd(y))),
-    "norms": two(lambda x, y: (np.linalg.norm(x), np.linalg.norm(x, 1, axis=0), np.linalg.norm(y[0], 3), np.linalg.vector_norm(x, ord=0))),
+    "without nan": two(
+        lambda x, y: (
+            np.nansum(np.where(x > 0, x, np.nan), axis=0),
+            np.nanmean(x),
+            np.nanmax(y) if False else np.nanstd(y),
+        )
+    ),
+    "norms": two(
+        lambda x, y: (
+            np.linalg.norm(x),
+            np.linalg.norm(x, 1, axis=0),
+            np.linalg.norm(y[0], 3),
+            np.linalg.vector_norm(x, ord=0),
+        )
+    ),
     "average": two(lambda x, y: np.average(x, axis=1)),
-    "variances": two(lambda x, y: (np.var(x, axis=0), np.std(y), np.var(x, axis=1, where=y > -9), np.var(x, mean=np.mean(x, keepdims=True)))),
+    "variances": two(
+        lambda x, y: (
+            np.var(x, axis=0),
+            np.std(y),
+            np.var(x, axis=1, where=y > -9),
+            np.var(x, mean=np.mean(x, keepdims=True)),
+        )
+    ),
     "fourier": two(lambda x, y: np.fft.irfft(np.fft.rfft(x) * np.fft.rfft(y), 4)),
-    "products": two(lambda x, y: (x @ y.T, np.einsum("ij,ij->i", x, y), np.outer(x[0], y[0]), np.dot(x, y[0]))),
+    "products": two(
+        lambda x, y: (x @ y.T, np.einsum("ij,ij->i", x, y), np.outer(x[0], y[0]), np.dot(x, y[0]))
+    ),
     "products of integers": two(lambda a, b: (a @ b.T, np.dot(a, b[0]), np.einsum("ij,kj", a, b)), *WHOLE),
     "filter": two(lambda x, y: nbad.convolve(x, y, mode="same")),
-    "shapes": two(lambda x, y: np.concatenate([x.T.reshape(3, 4), np.broadcast_to(y[0], (2, 4)), np.pad(x, 1)[:2, 1:5]])),
+    "shapes": two(
+        lambda x, y: np.concatenate([x.T.reshape(3, 4), np.broadcast_to(y[0], (2, 4)), np.pad(x, 1)[:2, 1:5]])
+    ),
     "stack of numbers": two(lambda x, y: np.stack([x.sum(), y.sum(), 1.0])),
     "triangles": two(lambda x, y: (np.triu(x), np.diag(y[:3, :3]), np.tril(x @ y.T), np.trace(x))),
-    "likes": two(lambda x, y: np.ones_like(x) * x + np.zeros_like(y) + np.full_like(x, y.sum()) + np.full_like(x, 2)),
+    "likes": two(
+        lambda x, y: np.ones_like(x) * x + np.zeros_like(y) + np.full_like(x, y.sum()) + np.full_like(x, 2)
+    ),
     "integer likes": two(lambda a, b: (np.full_like(a, b[0, 0]), np.full_like(a, 3) * b), *WHOLE),
     "metadata": two(lambda x, y: x * x.shape[0] + np.size(y) + y.ndim + len(x)),
     "stop": two(lambda x, y: nbad.stop_gradient(x) * y),
@@ -213,8 +287,15 @@ PROGRAMS: dict[str, Any] = {
     "unstacked": two(lambda x, y: [r.sum() for r in np.split(x, 2, axis=1)]),
     "contains shape": two(lambda x, y: np.linspace(0, 1, x.shape[1]) * x),
     "real if close": two(lambda x, y: np.real_if_close(x + 0 * y)),
-    "ufunc methods": two(lambda x, y: (np.add.reduce(x), np.add.accumulate(x), np.multiply.outer(x[0], y[0]), np.maximum.reduce(x, axis=1))),
-}  # fmt: skip
+    "ufunc methods": two(
+        lambda x, y: (
+            np.add.reduce(x),
+            np.add.accumulate(x),
+            np.multiply.outer(x[0], y[0]),
+            np.maximum.reduce(x, axis=1),
+        )
+    ),
+}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -288,14 +369,29 @@ def test_complex_numbers_and_numpy_scalars_as_inputs() -> None:
 
 # Random programs ----------------------------------------------------------------------------------
 STEPS: list[Callable[..., Any]] = [
-    lambda a, b: a + b, lambda a, b: a * np.sin(b), lambda a, b: np.where(a > b, a, -b), lambda a, b: a[np.argsort(b)],
-    lambda a, b: np.sort(a) - b, lambda a, b: np.cumsum(a) * 0.1, lambda a, b: a - a.mean(), lambda a, b: np.floor(a) + b % 1,
-    lambda a, b: np.roll(a, 1) * (b >= 0), lambda a, b: a[::-1], lambda a, b: np.clip(a, -1, 1) ** 2, lambda a, b: np.maximum(a, b),
-    lambda a, b: np.concatenate([a[1:], b[:1]]), lambda a, b: np.stack([a, b]).max(axis=0), lambda a, b: a * np.argmax(b),
-    lambda a, b: np.searchsorted(np.sort(a), b) * 0.5, lambda a, b: np.real(np.fft.ifft(np.fft.fft(a) * np.fft.fft(b))) / 4,
-    lambda a, b: np.outer(a, b).sum(axis=0) / 4, lambda a, b: np.abs(a) / (1 + b * b), lambda a, b: np.rint(a * 4).astype(int) % 3 * b,
-    lambda a, b: a * np.sum(b[b > 0]), lambda a, b: nbad.stop_gradient(a) * b,
-]  # fmt: skip
+    lambda a, b: a + b,
+    lambda a, b: a * np.sin(b),
+    lambda a, b: np.where(a > b, a, -b),
+    lambda a, b: a[np.argsort(b)],
+    lambda a, b: np.sort(a) - b,
+    lambda a, b: np.cumsum(a) * 0.1,
+    lambda a, b: a - a.mean(),
+    lambda a, b: np.floor(a) + b % 1,
+    lambda a, b: np.roll(a, 1) * (b >= 0),
+    lambda a, b: a[::-1],
+    lambda a, b: np.clip(a, -1, 1) ** 2,
+    lambda a, b: np.maximum(a, b),
+    lambda a, b: np.concatenate([a[1:], b[:1]]),
+    lambda a, b: np.stack([a, b]).max(axis=0),
+    lambda a, b: a * np.argmax(b),
+    lambda a, b: np.searchsorted(np.sort(a), b) * 0.5,
+    lambda a, b: np.real(np.fft.ifft(np.fft.fft(a) * np.fft.fft(b))) / 4,
+    lambda a, b: np.outer(a, b).sum(axis=0) / 4,
+    lambda a, b: np.abs(a) / (1 + b * b),
+    lambda a, b: np.rint(a * 4).astype(int) % 3 * b,
+    lambda a, b: a * np.sum(b[b > 0]),
+    lambda a, b: nbad.stop_gradient(a) * b,
+]
 MASKED = 20
 VECTORS = st.lists(st.floats(-2, 2, allow_subnormal=False), min_size=4, max_size=4).map(np.array)
 
@@ -605,7 +701,7 @@ def test_an_error_of_the_function_closes_the_tape() -> None:
 
 def test_integers_and_truths_are_not_differentiated() -> None:
     with pytest.raises(nbad.InputTypeError, match="int"):
-        record(lambda traced: nbad.grad(np.sum)(traced[0]), [I])
+        record(lambda traced: nbad.grad(np.sum)(traced[0]), [N])
 
 
 # Users' primitives --------------------------------------------------------------------------------
@@ -648,3 +744,39 @@ def test_every_kind_of_attribute_survives() -> None:
 def test_big_arrays() -> None:
     x = np.linspace(-1, 1, 1 << 17)
     again(lambda x: np.exp(x) * x + x**2 - (x > 0), (x,), (x[::-1],))
+
+
+def test_gradients_with_respect_to_numbers_are_numbers_and_have_derivatives() -> None:
+    def function(x: Any, s: Any) -> Any:
+        gradient = nbad.grad(lambda s: np.sum(x * s**3))(s)
+        return np.sum(x * gradient) * gradient
+
+    graph = again(function, (V, 1.5), (V2, 0.5))
+    for wrt in (0, 1):
+        found = nbad.grad(lambda x, s: interpret(graph, (x, s))[0], wrt)(V2, 0.5)
+        np.testing.assert_allclose(found, nbad.grad(function, wrt)(V2, 0.5), rtol=1e-12)
+
+
+def test_shapes_that_depend_on_values_hold_for_the_recording_only() -> None:
+    graph, _ = graph_for(lambda x: x[x > 0].mean(), V)  # the number of elements is part of the recording
+    with pytest.raises(OtherShape) as caught:
+        interpret(graph, (np.array([1.0, 2.0, 3.0, -1.0 if np.sum(V > 0) == 4 else 4.0]),))
+    assert caught.value.line[0] == __file__
+
+
+def test_directional_derivatives_of_a_recording() -> None:
+    def function(x: Any) -> Any:
+        return np.sum(np.where(x > 0, x**3, np.sin(x)) * np.sort(x))
+
+    graph, _ = graph_for(function, V)
+
+    def over(x: Any) -> Any:
+        return interpret(graph, (x,))[0]
+
+    for transformed in (
+        lambda f: lambda x, v: nbad.jvp(f, (x,), (v,))[1],
+        lambda f: lambda x, v: nbad.hvp(f)(x, v),
+    ):
+        derived, _ = graph_for(transformed(over), V, V2)
+        found = interpret(derived, (V2, V))[0]
+        np.testing.assert_allclose(found, transformed(function)(V2, V), rtol=1e-12)
