@@ -16,7 +16,7 @@ import numpy as np
 from nbad.replay.graph import ARRAY, Graph, Node
 from nbad.replay.simplify import Walk, single_readers
 from nbad.rules.convolution import FILTER
-from nbad.rules.elementwise import ABSOLUTE, ADD, ASTYPE, COMPLEX_ABSOLUTE, CONJUGATE, MULTIPLY, REAL
+from nbad.rules.elementwise import ABSOLUTE, ADD, ASTYPE, COMPLEX_ABSOLUTE, CONJUGATE, DIVIDE, MULTIPLY, REAL
 from nbad.rules.fourier import C2C, C2R, C2R_FULL, R2C, R2C_FULL, RESIZE
 from nbad.rules.shaping import RESHAPE
 from nbad.table import Op
@@ -80,7 +80,8 @@ class _Factor:
     slot: int  # what is transformed, or the spectrum itself
     made: Node | None  # the transform
     conj: bool
-    chain: tuple[int, ...]  # the slots between
+    chain: tuple[int, ...]  # the slots from the product to the spectrum
+    scale: float
 
 
 @dataclass(slots=True)
@@ -92,6 +93,7 @@ class _Match:
     back: Node  # the transform back
     u: _Factor
     v: _Factor
+    scale: float  # what the product is multiplied by
     magnitude: bool = False  # the root takes the absolute value of what `back` makes
 
 
@@ -178,15 +180,18 @@ class _Finder:
             if made is None or made.op is not C2C or not self.alone(made.outputs[0]):
                 return None
             back = made
-        product = self.maker(back.operands[0])
-        if product is None or product.op is not MULTIPLY or not self.alone(product.outputs[0]):
+        slot, scale = back.operands[0], 1.0
+        while self.alone(slot) and (inner := self.scaled(slot)) is not None:
+            slot, scale = inner[0], scale * inner[1]
+        product = self.maker(slot)
+        if product is None or product.op is not MULTIPLY or not self.alone(slot):
             return None
         if 0 in graph.avals[back.outputs[0]][1]:
             return None
         u, v = (self.factor(slot, back, product) for slot in product.operands)
         if u is None or v is None or (u.conj and v.conj) or (u.made is None and v.made is None):
             return None
-        match = _Match(root, self.makers[back.operands[0]], back, u, v, node is not back)
+        match = _Match(root, self.makers[slot], back, u, v, scale, node is not back)
         return match if self.consistent(match) else None
 
     def alone(self, slot: int) -> bool:
@@ -196,11 +201,17 @@ class _Finder:
     def factor(self, slot: int, back: Node, product: Node) -> _Factor | None:
         """Return what a factor of `product` is to the transform `back`, or None if it does not fit."""
         graph = self.graph
-        chain = [slot]
-        node, conj = self.maker(slot), False
-        if node is not None and node.op is CONJUGATE:
-            chain.append(node.operands[0])
-            conj, node = True, self.maker(node.operands[0])
+        chain, conj, scale = [slot], False, 1.0
+        while True:
+            node = self.maker(chain[-1])
+            if node is not None and node.op is CONJUGATE:
+                conj = not conj
+                chain.append(node.operands[0])
+            elif (inner := self.scaled(chain[-1])) is not None:
+                scale *= inner[1]
+                chain.append(inner[0])
+            else:
+                break
         inverse = not _direction(back)
         fits = node is not None and (node.op is R2C if back.op is C2R else node.op in (R2C_FULL, C2C))
         if fits and node is not None and _placed(graph, node.operands[0], node, back) == _box(graph, back):
@@ -210,10 +221,23 @@ class _Finder:
             elif node.op is C2C and node.attributes["forward"] != inverse:
                 return None
             source = node.operands[0]
-            return _Factor(source, node, conj, tuple(chain))
-        return self.at_hand(chain, conj, back, product)
+            return _Factor(source, node, conj, tuple(chain), scale)
+        return self.at_hand(chain, conj, scale, back, product)
 
-    def at_hand(self, chain: list[int], conj: bool, back: Node, product: Node) -> _Factor | None:
+    def scaled(self, slot: int) -> tuple[int, float] | None:
+        """Return what a slot is times which number, if a number scales it."""
+        node = self.maker(slot)
+        if node is None or node.op not in (MULTIPLY, DIVIDE):
+            return None
+        for k in (0, 1) if node.op is MULTIPLY else (0,):
+            number = _number(self.graph, node.operands[1 - k])
+            if number is not None and self.graph.forms[node.operands[k]] == ARRAY:
+                return node.operands[k], number if node.op is MULTIPLY else 1 / number
+        return None
+
+    def at_hand(
+        self, chain: list[int], conj: bool, scale: float, back: Node, product: Node
+    ) -> _Factor | None:
         """Return a factor for a whole spectrum that is fixed while the product is not."""
         graph, masks, slot = self.graph, self.masks, chain[-1]
         if masks is None or masks[slot] & 1 or not masks[product.outputs[0]] & 1:
@@ -225,7 +249,7 @@ class _Finder:
             return None
         if np.result_type(graph.avals[slot][0], np.complex64) != graph.avals[product.outputs[0]][0]:
             return None
-        return _Factor(slot, None, conj, tuple(chain))
+        return _Factor(slot, None, conj, tuple(chain), scale)
 
     def consistent(self, match: _Match) -> bool:
         """Return whether dtypes and kinds of halves of the parts go together."""
@@ -246,6 +270,15 @@ class _Finder:
                 return kinds == {"f"} and len(made) == 2
             return kinds == {"c"}
         return True
+
+
+def _number(graph: Graph, slot: int) -> float | None:
+    """Return the real number that a slot always holds, if it can be divided by."""
+    value = graph.constants.get(slot)
+    if value is None or isinstance(value, (np.ndarray, bool, np.bool_)) or np.iscomplexobj(value):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) and number != 0 else None
 
 
 def _direction(back: Node) -> bool:
@@ -287,7 +320,8 @@ def _emit_filter(walk: Walk, match: _Match, node: Node) -> None:
         "out_start": zeros, "out_shape": lengths, "conj": u.conj or v.conj,
     }  # fmt: skip
     last = walk.emit(FILTER, (first, second), attributes, dtype, shape, line)
-    scale = math.prod(m.attributes["factor"] for m in made) * back.attributes["factor"] * math.prod(lengths)
+    scale = u.scale * v.scale * match.scale * back.attributes["factor"] * math.prod(lengths)
+    scale *= math.prod(m.attributes["factor"] for m in made)
     if abs(scale - 1) > 1e-12:
         last = walk.emit(MULTIPLY, (last, graph.add_constant(float(scale))), {}, dtype, shape, line)
     if match.magnitude:

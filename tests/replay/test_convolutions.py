@@ -17,6 +17,7 @@ from nbad.rules.elementwise import (
     ASTYPE,
     COMPLEX_ABSOLUTE,
     CONJUGATE,
+    DIVIDE,
     IMAG,
     MULTIPLY,
     REAL,
@@ -150,6 +151,40 @@ def test_norms(norms: tuple[Any, Any]) -> None:
     assert_same(graph, after, b.inputs())
     unscaled = norms in ((None, None), ("ortho", "forward"))
     assert ops(after) == (["filter"] if unscaled else ["filter", "multiply"])
+
+
+@pytest.mark.parametrize("where", ["factor", "other factor", "product", "conjugate", "everywhere"])
+@pytest.mark.parametrize("number", [0.5, 3, np.float64(-2.0)])
+def test_numbers_that_scale_spectra(where: str, number: Any) -> None:
+    b = Formula()
+    u_hat, v_hat = (b.fft(b.input(drawn((7,), "f8")), 1) for _ in range(2))
+    c = b.constant(number)
+    if where in ("factor", "everywhere"):
+        u_hat = b(MULTIPLY, c, u_hat)
+    if where in ("other factor", "everywhere"):
+        v_hat = b(DIVIDE, v_hat, c)
+    if where == "conjugate":
+        v_hat = b(CONJUGATE, b(MULTIPLY, b(CONJUGATE, b(MULTIPLY, v_hat, c)), c))
+    product = b(MULTIPLY, u_hat, v_hat)
+    if where in ("product", "everywhere"):
+        product = b(DIVIDE, b(MULTIPLY, product, c), b.constant(7.0))
+    graph = b.done(b(REAL, b.ifft(product, 1)))
+    after = rewrite_primal(graph)
+    assert_same(graph, after, b.inputs())
+    assert ops(after) == ["filter", "multiply"]
+
+
+def test_numbers_that_hide_a_product_or_do_not_scale() -> None:
+    for number, lone in ((0.5, False), (0.0, True), (np.inf, True), (1j, True), (np.array(0.5), True)):
+        b = Formula()
+        u_hat, v_hat = (b.fft(b.input(drawn((7,), "f8")), 1) for _ in range(2))
+        half = b(MULTIPLY, u_hat, b.constant(number))
+        y = b(REAL, b.ifft(b(MULTIPLY, half, v_hat), 1))
+        graph = b.done(y) if lone else b.done(y, half)
+        after = rewrite_primal(graph)
+        if number is not np.inf:
+            assert_same(graph, after, b.inputs())
+        assert "filter" not in ops(after)
 
 
 def test_the_transform_back_first() -> None:
