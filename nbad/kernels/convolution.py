@@ -3,9 +3,10 @@
 For several transformed axes a convolution is three passes over memory: (a) each slab of the first axis is
 transformed over all other axes; (b) each block of columns is transformed along the first axis, multiplied by
 the kernel's spectrum and transformed back, in one buffer; (c) undoes (a). One transformed axis needs a single
-pass over groups of lines. Between passes the data lie block by block, and so do spectra: **their layout is
-private**, good only for the functions here, for the same lengths, realness and precision. Rows of zeros that
-padding adds are never stored or transformed in (a), rows that cropping drops are never transformed in (c).
+pass over groups of lines, and where it is long the four steps of `nbad.kernels.long_lines`. Between passes the
+data lie block by block, and so do spectra: **their layout is private**, good only for the functions here, for
+the same lengths, realness and precision. Rows of zeros that padding adds are never stored or transformed in
+(a), rows that cropping drops are never transformed in (c).
 
 Batch axes (all that are not transformed) broadcast as in NumPy. In a spectrum they come first, in their
 order, before one last axis that holds the bins.
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from nbad.kernels import fft, memory, passes
+from nbad.kernels import fft, long_lines, memory, passes
 
 __all__ = ["correlate_spectra", "fast_length", "filter", "filter_from_spectrum", "spectrum"]
 
@@ -30,6 +31,13 @@ Extents = tuple[int, ...]
 
 BLOCK = 1 << 16
 """Bytes of one block of columns, with all rows of the first axis: the buffer of pass (b)."""
+
+
+LONG = 1 << 19
+"""Bytes of the spectrum of a single line from which on it is transformed in four steps."""
+
+SHORTEST = 16
+"""Length below which neither of the two factors of a long line may be."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ class _Box:
     """Columns in one block of pass (b), or lines in one group for a single axis."""
     factor: float
     """Scale of the inverse transform."""
+    long: long_lines.Split | None
+    """How a single axis is split where it is long."""
 
     @property
     def columns(self) -> int:
@@ -67,6 +77,14 @@ def _box(lengths: Extents, real: bool, itemsize: int) -> _Box:
     n = tuple(lengths[k] for k in keep)
     q = (*n[:-1], n[-1] // 2 + 1) if real else n
     bins = math.prod(q)
+    long = None
+    if (
+        len(n) == 1
+        and bins * itemsize >= LONG
+        and min(halves := long_lines.halves(n[0], real, itemsize)) >= SHORTEST
+    ):
+        long = long_lines.split(*halves, real, itemsize)
+        bins = long.q1 * long.n2
     if len(n) == 1:
         width = max(1, BLOCK // (bins * itemsize))
     else:
@@ -74,7 +92,7 @@ def _box(lengths: Extents, real: bool, itemsize: int) -> _Box:
         line = 64 // itemsize
         width = max(line, BLOCK // (n[0] * itemsize) // line * line)
         width = min(width, bins // n[0])
-    return _Box(keep, n, q, bins, width, 1.0 / math.prod(n))
+    return _Box(keep, n, q, bins, width, 1.0 / math.prod(n), long)
 
 
 def _kept(box: _Box, values: Sequence[int]) -> Extents:
@@ -206,6 +224,9 @@ def spectrum(
     box = _box(tuple(lengths), real, dtype.itemsize)
     x, batch = _batch_first(v, axes, box, _element(dtype, real))
     offsets = _kept(box, start or [0] * len(axes))
+    if box.long is not None:
+        bins = long_lines.spectrum(long_lines.forward(x, offsets[0], box.long), box.long)
+        return bins.reshape(*batch, box.bins)
     bins = memory.empty((x.shape[0], box.bins), dtype)
     if len(box.n) == 1:
 
@@ -289,7 +310,11 @@ def filter(
     which = np.ascontiguousarray(_indices(h_hat.shape[:-1], batch)).reshape(-1)
     count = data.shape[0]
     kept = memory.empty((count if keep_spectrum else 0, box.bins), dtype)
-    if len(box.n) == 1:
+    if box.long is not None:
+        rows = long_lines.forward(data, s[0], box.long)
+        long_lines.filter(rows, kernels, which, conj, kept, box.long)
+        y = long_lines.back(rows, o[0], p[0], box.factor, data.dtype, box.long)
+    elif len(box.n) == 1:
         n = box.n[0]
         y = memory.empty((count, *p), data.dtype)
 
@@ -416,7 +441,10 @@ def _product(
     )
     a, b = (fft.contiguous(spec.astype(dtype, copy=False)).reshape(-1, box.bins) for spec in (a_hat, b_hat))
     o, p = _kept(box, out_start), _kept(box, out_shape)
-    if len(box.n) == 1:
+    if box.long is not None:
+        rows = long_lines.product(a, b, ia, ib, conj, box.long)
+        y = long_lines.back(rows, o[0], p[0], box.factor, _element(dtype, real), box.long)
+    elif len(box.n) == 1:
         y = memory.empty((count, *p), _element(dtype, real))
 
         def lines(lo: int, hi: int) -> int:

@@ -47,6 +47,16 @@ def restore_threads():
     threads.set_threads(before)
 
 
+@pytest.fixture
+def four_steps(monkeypatch):
+    """Take four steps also for short lines, of any length that is not prime."""
+    monkeypatch.setattr(convolution, "LONG", 0)
+    monkeypatch.setattr(convolution, "SHORTEST", 2)
+    convolution._box.cache_clear()
+    yield
+    convolution._box.cache_clear()
+
+
 def make(rng, shape, dtype):
     x = rng.standard_normal(shape)
     if np.dtype(dtype).kind == "c":
@@ -251,3 +261,63 @@ def test_fast_lengths(real):
         assert rest == 1
         assert not real or n == 1 or length % 2 == 0
     assert convolution.fast_length(512, True) == 512
+
+
+# shape of x, start, length of the box, start and shape of what is cut out
+LINES = {
+    "even": (360, 0, 360, 0, 360),
+    "odd": (315, 0, 315, 0, 315),
+    "odd columns": (77, 0, 77, 0, 77),
+    "square": (49, 0, 49, 0, 49),
+    "least": (6, 0, 6, 0, 6),
+    "padded": (100, 0, 256, 0, 180),
+    "placed": (60, 33, 210, 20, 117),
+    "one sample": (1, 50, 64, 63, 1),
+    "several blocks": (5000, 7, 21168, 3, 21000),
+}
+
+
+@pytest.mark.usefixtures("four_steps")
+@pytest.mark.parametrize("conj", [False, True])
+@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("batches", [((), (), 0), ((3,), (1,), 0), ((2, 1), (1, 3), 1)])
+@pytest.mark.parametrize("name", list(LINES))
+def test_long_lines(name, batches, dtype, conj, monkeypatch):
+    m, start, n, out_start, out_n = LINES[name]
+    monkeypatch.setitem(BOXES, name, ((m,), (start,), (n,), (out_start,), (out_n,)))
+    x, axes, h, h_hat, *rest = case(name, dtype, batches)
+    start, lengths, out_start, out_shape, real = rest
+    assert convolution._box(lengths, real, h_hat.itemsize).long is not None
+    theirs = reference(x, start, lengths, h, conj, out_start, out_shape, axes, real)
+    ours, x_hat = convolution.filter(x, start, lengths, h_hat, conj, out_start, out_shape, axes, real, True)
+    assert ours.dtype == x.dtype
+    assert_close(ours, theirs, DTYPES[dtype])
+    assert_close(x_hat, convolution.spectrum(x, lengths, axes, real, start), DTYPES[dtype])
+    third = convolution.filter_from_spectrum(x_hat, h_hat, conj, lengths, axes, real, out_start, out_shape)
+    assert_close(third, theirs, DTYPES[dtype])
+    g = make(np.random.default_rng(1), ours.shape, dtype)
+    if g.size >= x.size:
+        g_hat = convolution.spectrum(g, lengths, axes, real, out_start)
+        summed = tuple(k for k, extent in enumerate(h_hat.shape[:-1]) if extent < g_hat.shape[k])
+        h_bar = convolution.correlate_spectra(
+            g_hat, x_hat, lengths, (len(batches[1]) - len(summed),), real, summed, (0,), h.shape[-1:]
+        )
+        y, _ = convolution.filter(x, start, lengths, h_hat, False, out_start, out_shape, axes, real)
+        scale = DTYPES[dtype] * 100 * np.linalg.norm(y) * np.linalg.norm(g)
+        assert abs(inner(y, g) - inner(h, h_bar.reshape(h.shape))) <= scale
+
+
+@pytest.mark.parametrize("dtype", ["f4", "c16"])
+def test_the_bits_of_a_long_line_do_not_depend_on_threads(dtype):
+    rng = np.random.default_rng(0)
+    x, h = make(rng, (2, 120_000), dtype), make(rng, (140_000,), dtype)
+    box, real = (140_000,), dtype == "f4"
+    results = []
+    for n in (1, 2, 3):
+        threads.set_threads(n)
+        h_hat = convolution.spectrum(h, box, (0,), real).reshape(1, -1)
+        y, x_hat = convolution.filter(x, (9,), box, h_hat, True, (0,), (130_000,), (1,), real, True)
+        back = convolution.correlate_spectra(x_hat, h_hat, box, (0,), real, (0,), (0,), (140_000,))
+        results.append([a.tobytes() for a in (h_hat, y, x_hat, back)])
+    assert results[0] == results[1] == results[2]
+    assert convolution._box(box, real, h_hat.itemsize).long is not None

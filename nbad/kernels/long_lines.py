@@ -1,0 +1,454 @@
+"""Own the transform of a long line in four steps: columns, twiddle factors, rows, and nothing in order.
+
+A line of ``n = n1 * n2`` samples is seen as n1 rows of n2 columns. Each block of columns is transformed along
+the first axis, from real to half the bins where the line is real, and multiplied by the twiddle factors
+``exp(-2 pi i k1 j2 / n)`` on its way to memory; then each row is transformed along itself, which gives bin
+``k1 + n1 * k2`` of the line at place ``(k1, k2)``. A product of spectra does not mind that order, so a
+convolution leaves it so, and the work of every piece stays in cache and shares out over threads.
+
+Twiddle factors of a block are products of two: of its first column, and of the distance from there. Only the
+latter are kept as a table; the former come from two short tables, of the high and the low digits of the exponent.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbad._jit import jit
+from nbad.kernels import fft, memory
+from nbad.kernels.fft import transform
+
+__all__ = ["Split", "back", "filter", "forward", "halves", "product", "spectrum", "split"]
+
+Array = np.ndarray[Any, Any]
+
+WIDTH = 64
+"""Columns in one block, where there are enough of them: what is read and written in one piece must be long."""
+
+COLUMN = 1 << 12
+"""Bytes of the spectrum of a column, for lines of the usual lengths: a block of them fits into the cache."""
+
+ROWS = 1 << 17
+"""Bytes of one group of rows."""
+
+DIGIT = 12
+"""Bits of the low digit of an exponent."""
+
+FORWARD: Any = np.bool_(True)
+BACK: Any = np.bool_(False)
+
+# Options of helpers that only jitted code calls.
+INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+@dataclass(frozen=True)
+class Split:
+    """A length in two factors, and the tables of its twiddle factors."""
+
+    n1: int
+    """Length of the columns."""
+    n2: int
+    """Length of the rows."""
+    q1: int
+    """Bins of a column: half of them where the line is real."""
+    width: int
+    """Columns in one block."""
+    group: int
+    """Rows in one group."""
+    near: Array
+    """Factors of distances within a block, complex, shape (q1, width)."""
+    high: Array
+    """Factors of the high digits, complex128."""
+    low: Array
+    """Factors of the low digits, complex128."""
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of columns of one line."""
+        return -(-self.n2 // self.width)
+
+    @property
+    def groups(self) -> int:
+        """Number of groups of rows of one line."""
+        return -(-self.q1 // self.group)
+
+    @property
+    def stride(self) -> int:
+        """Elements from one row to the next between passes: an odd number of cache lines."""
+        line = 64 // self.near.itemsize
+        return (-(-self.n2 // line) | 1) * line
+
+
+def _roots(exponents: Array, n: int) -> Array:
+    """Return ``exp(-2 pi i e / n)`` for integers e in [0, n)."""
+    angle = (2.0 * np.pi / n) * np.where(exponents > n // 2, exponents - n, exponents)
+    roots = np.empty(exponents.shape, np.complex128)
+    roots.real = np.cos(angle)
+    roots.imag = -np.sin(angle)
+    return roots
+
+
+def factors(n: int) -> list[int]:
+    """Return the prime factors of n in ascending order."""
+    found = []
+    prime = 2
+    while prime * prime <= n:
+        while n % prime == 0:
+            found.append(prime)
+            n //= prime
+        prime += 1
+    return found + [n] if n > 1 else found
+
+
+@functools.lru_cache(1024)
+def halves(n: int, real: bool, itemsize: int) -> tuple[int, int]:
+    """Return the two factors of n that make pieces of good sizes; (1, n) for a prime.
+
+    Parameters
+    ----------
+    n : int
+        The length, at least 1.
+    real : bool
+        Whether the line is real: its columns then have half the bins.
+    itemsize : int
+        Bytes of a complex element: 8 or 16.
+
+    Returns
+    -------
+    n1, n2 : int
+        Lengths of columns and rows.
+    """
+    divisors = [1]
+    for prime in factors(n):
+        divisors = sorted({d * f for d in divisors for f in (1, prime)})
+    twice = 2 if real else 1
+    aim = min(math.sqrt(twice * n), twice * max(COLUMN / itemsize, math.sqrt(n) / 8))
+    ratios = [max(d / aim, aim / d) for d in divisors]
+    n1 = divisors[ratios.index(min(ratios))]
+    return n1, n // n1
+
+
+@functools.lru_cache(8)
+def split(n1: int, n2: int, real: bool, itemsize: int) -> Split:
+    """Return how lines of ``n1 * n2`` samples are transformed.
+
+    Parameters
+    ----------
+    n1, n2 : int
+        Lengths of columns and rows.
+    real : bool
+        Whether the lines are real.
+    itemsize : int
+        Bytes of a complex element: 8 or 16.
+
+    Returns
+    -------
+    Split
+        With its tables.
+    """
+    n = n1 * n2
+    q1 = n1 // 2 + 1 if real else n1
+    line = 64 // itemsize
+    width = min(n2, max(2 * line, min(WIDTH, n2 // 16 // line * line)))
+    group = min(q1, max(1, ROWS // (n2 * itemsize * line) * line, line))
+    near = _roots(np.arange(q1)[:, None] * np.arange(width) % n, n)
+    high = _roots((np.arange((n >> DIGIT) + 1) << DIGIT) % n, n)
+    low = _roots(np.arange(1 << DIGIT) % n, n)
+    return Split(n1, n2, q1, width, group, near.astype(f"c{itemsize}"), high, low)
+
+
+@jit(**INNER)
+def _first_factors(first: Array, high: Array, low: Array, column: int) -> None:
+    """Fill first, shape (q1,), with the twiddle factors of one column."""
+    for k in range(first.shape[0]):
+        e = k * column
+        first[k] = high[e >> DIGIT] * low[e & ((1 << DIGIT) - 1)]
+
+
+@jit(**INNER)
+def _load(x: Array, data: Array, n1: int, n2: int, s: int, start: int, w: int) -> None:
+    """Copy columns from `start` of the line x, shape (m,), placed at s in zeros, into data, shape (n1, w)."""
+    m = x.shape[0]
+    for j in range(n1):
+        shift = j * n2 + start - s
+        begin, end = min(max(-shift, 0), w), max(min(m - shift, w), 0)
+        for c in range(begin):
+            data[j, c] = 0
+        for c in range(begin, end):
+            data[j, c] = x[shift + c]
+        for c in range(max(begin, end), w):
+            data[j, c] = 0
+
+
+@jit
+def _columns_to_rows(
+    x: Array, rows: Array, n1: int, n2: int, s: int, near: Array, high: Array, low: Array,
+    data: Array, spec: Array, first: Array, lo: int, hi: int,
+) -> int:  # fmt: skip
+    """Transform the columns of lines x, shape (b, m), placed at s in zeros, into rows, shape (b, q1, stride).
+
+    A chunk is a block of columns. Buffers for one: data, shape (n1 * width,), spec, shape (q1 * width,), and
+    first, shape (q1,).
+    """
+    q1, width = near.shape
+    blocks = -(-n2 // width)
+    axis = np.array([0])
+    for chunk in range(lo, hi):
+        b, start = chunk // blocks, chunk % blocks * width
+        w = min(width, n2 - start)
+        before, after = data[: n1 * w].reshape((n1, w)), spec[: q1 * w].reshape((q1, w))
+        _load(x[b], before, n1, n2, s, start, w)
+        transform(before, after, axis, FORWARD, 1.0)
+        _first_factors(first, high, low, start)
+        for k in range(q1):
+            row = rows[b, k]
+            f = first[k]
+            for c in range(w):
+                row[start + c] = after[k, c] * (f * near[k, c])
+    return 1
+
+
+@jit
+def _rows_to_columns(
+    rows: Array, y: Array, n1: int, n2: int, o: int, factor: float, near: Array, high: Array, low: Array,
+    data: Array, spec: Array, first: Array, lo: int, hi: int,
+) -> int:  # fmt: skip
+    """Undo `_columns_to_rows`: write the samples from o on of the lines to y, shape (b, p)."""
+    q1, width = near.shape
+    blocks = -(-n2 // width)
+    axis = np.array([0])
+    p = y.shape[1]
+    for chunk in range(lo, hi):
+        b, start = chunk // blocks, chunk % blocks * width
+        w = min(width, n2 - start)
+        before, after = spec[: q1 * w].reshape((q1, w)), data[: n1 * w].reshape((n1, w))
+        _first_factors(first, high, low, start)
+        for k in range(q1):
+            row = rows[b, k]
+            f = first[k]
+            for c in range(w):
+                before[k, c] = row[start + c] * np.conj(f * near[k, c])
+        transform(before, after, axis, BACK, factor)
+        line = y[b]
+        for j in range(n1):
+            shift = j * n2 + start - o
+            for c in range(min(max(-shift, 0), w), max(min(p - shift, w), 0)):
+                line[shift + c] = after[j, c]
+    return 1
+
+
+@jit
+def _rows_spectrum(rows: Array, bins: Array, n2: int, group: int, lo: int, hi: int) -> int:
+    """Transform rows, shape (b, q1, stride), along themselves into bins, shape (b, q1, n2), in groups."""
+    q1 = rows.shape[1]
+    groups = -(-q1 // group)
+    axis = np.array([1])
+    for chunk in range(lo, hi):
+        b, start = chunk // groups, chunk % groups * group
+        stop = min(start + group, q1)
+        transform(rows[b, start:stop, :n2], bins[b, start:stop, :n2], axis, FORWARD, 1.0)
+    return 1
+
+
+@jit
+def _rows_filter(
+    rows: Array, h: Array, ih: Array, kept: Array, n2: int, group: int, conj: bool, lo: int, hi: int
+) -> int:
+    """Filter rows, shape (b, q1, stride), by h[ih], h of shape (c, q1, n2), in place; kept takes spectra."""
+    q1 = rows.shape[1]
+    groups = -(-q1 // group)
+    axis = np.array([1])
+    for chunk in range(lo, hi):
+        b, start = chunk // groups, chunk % groups * group
+        stop = min(start + group, q1)
+        block = rows[b, start:stop, :n2]
+        transform(block, block, axis, FORWARD, 1.0)
+        for k in range(start, stop):
+            row, kernel = rows[b, k], h[ih[b], k]
+            if kept.shape[0] > 0:
+                target = kept[b, k]
+                for i in range(n2):
+                    target[i] = row[i]
+            if conj:
+                for i in range(n2):
+                    row[i] *= np.conj(kernel[i])
+            else:
+                for i in range(n2):
+                    row[i] *= kernel[i]
+        transform(block, block, axis, BACK, 1.0)
+    return 1
+
+
+@jit
+def _rows_product(
+    a: Array, b: Array, ia: Array, ib: Array, rows: Array, n2: int, group: int, conj: bool, lo: int, hi: int
+) -> int:
+    """Sum products of spectra a[ia], b[ib], shape (., q1, n2), ia, ib shape (c, k), over k into rows, back."""
+    q1 = rows.shape[1]
+    groups = -(-q1 // group)
+    axis = np.array([1])
+    for chunk in range(lo, hi):
+        c, start = chunk // groups, chunk % groups * group
+        stop = min(start + group, q1)
+        for r in range(start, stop):
+            row = rows[c, r]
+            for k in range(ia.shape[1]):
+                u, v = a[ia[c, k], r], b[ib[c, k], r]
+                for i in range(n2):
+                    product = u[i] * (np.conj(v[i]) if conj else v[i])
+                    row[i] = product if k == 0 else row[i] + product
+        block = rows[c, start:stop, :n2]
+        transform(block, block, axis, BACK, 1.0)
+    return 1
+
+
+def _buffers(how: Split, dtype: Any, data_dtype: Any) -> tuple[Array, Array, Array]:
+    """Return buffers for one block of columns: data, shape (n1 * width,), spectra and first factors."""
+    data = fft.scratch(how.n1 * how.width, data_dtype)
+    return data, fft.scratch(how.q1 * how.width, dtype), fft.scratch(how.q1, dtype)
+
+
+def forward(x: Array, start: int, how: Split) -> Array:
+    """Transform the columns of lines.
+
+    Parameters
+    ----------
+    x : ndarray of float or complex, shape (b, m)
+        In C order; the lines.
+    start : int
+        Where they begin among zeros.
+    how : Split
+        How a line is seen.
+
+    Returns
+    -------
+    ndarray of complex, shape (b, q1, stride)
+        Rows times their twiddle factors; the last ones of each are arbitrary.
+    """
+    dtype = how.near.dtype
+    rows = memory.empty((x.shape[0], how.q1, how.stride), dtype)
+
+    def task(lo: int, hi: int) -> int:
+        buffers = _buffers(how, dtype, x.dtype)
+        tables = how.near, how.high, how.low
+        return _columns_to_rows(x, rows, how.n1, how.n2, start, *tables, *buffers, lo, hi)
+
+    fft.run(task, x.shape[0] * how.blocks, x.nbytes + rows.nbytes)
+    return rows
+
+
+def back(rows: Array, start: int, n: int, factor: float, dtype: Any, how: Split) -> Array:
+    """Transform rows, shape (b, q1, stride), back along the columns; return samples from `start` on.
+
+    Parameters
+    ----------
+    rows : ndarray of complex, shape (b, q1, stride)
+        As `forward` returns them.
+    start, n : int
+        Which samples are returned.
+    factor : float
+        The scale.
+    dtype : dtype
+        Of the result.
+    how : Split
+        How a line is seen.
+
+    Returns
+    -------
+    ndarray of dtype, shape (b, n)
+        The lines.
+    """
+    y = memory.empty((rows.shape[0], n), dtype)
+
+    def task(lo: int, hi: int) -> int:
+        buffers = _buffers(how, rows.dtype, y.dtype)
+        tables = how.near, how.high, how.low
+        return _rows_to_columns(rows, y, how.n1, how.n2, start, factor, *tables, *buffers, lo, hi)
+
+    fft.run(task, rows.shape[0] * how.blocks, y.nbytes + rows.nbytes)
+    return y
+
+
+def spectrum(rows: Array, how: Split) -> Array:
+    """Transform rows along themselves.
+
+    Parameters
+    ----------
+    rows : ndarray of complex, shape (b, q1, stride)
+        As `forward` returns them.
+    how : Split
+        How a line is seen.
+
+    Returns
+    -------
+    ndarray of complex, shape (b, q1 * n2)
+        Bin ``k1 + n1 * k2`` of a line at ``k1 * n2 + k2``.
+    """
+    bins = memory.empty((rows.shape[0], how.q1, how.n2), rows.dtype)
+
+    def task(lo: int, hi: int) -> int:
+        return _rows_spectrum(rows, bins, how.n2, how.group, lo, hi)
+
+    fft.run(task, rows.shape[0] * how.groups, rows.nbytes + bins.nbytes)
+    return bins.reshape(rows.shape[0], -1)
+
+
+def filter(rows: Array, h: Array, which: Array, conj: bool, kept: Array, how: Split) -> None:
+    """Transform rows along themselves, multiply them by spectra, and transform them back, in place.
+
+    Parameters
+    ----------
+    rows : ndarray of complex, shape (b, q1, stride)
+        As `forward` returns them.
+    h : ndarray of complex, shape (c, q1 * n2)
+        Spectra in the order of `spectrum`.
+    which : ndarray of int64, shape (b,)
+        Which of them each line is multiplied by.
+    conj : bool
+        Whether their conjugates are taken.
+    kept : ndarray of complex, shape (b or 0, q1 * n2)
+        Where the spectra of the rows go.
+    how : Split
+        How a line is seen.
+    """
+    shape = how.q1, how.n2
+    kernels, spectra = h.reshape(-1, *shape), kept.reshape(kept.shape[0], *shape)
+
+    def task(lo: int, hi: int) -> int:
+        return _rows_filter(rows, kernels, which, spectra, how.n2, how.group, conj, lo, hi)
+
+    fft.run(task, rows.shape[0] * how.groups, 2 * rows.nbytes)
+
+
+def product(a: Array, b: Array, ia: Array, ib: Array, conj: bool, how: Split) -> Array:
+    """Sum products of spectra and transform them back along rows.
+
+    Parameters
+    ----------
+    a, b : ndarray of complex, shape (., q1 * n2)
+        Spectra in the order of `spectrum`.
+    ia, ib : ndarray of int64, shape (c, k)
+        Which of them are multiplied; the sum is over k.
+    conj : bool
+        Whether the conjugate of `b` is taken.
+    how : Split
+        How a line is seen.
+
+    Returns
+    -------
+    ndarray of complex, shape (c, q1, stride)
+        For `back`.
+    """
+    rows = memory.empty((ia.shape[0], how.q1, how.stride), a.dtype)
+    u, v = (spectra.reshape(-1, how.q1, how.n2) for spectra in (a, b))
+
+    def task(lo: int, hi: int) -> int:
+        return _rows_product(u, v, ia, ib, rows, how.n2, how.group, conj, lo, hi)
+
+    fft.run(task, rows.shape[0] * how.groups, rows.nbytes * (1 + ia.shape[1]))
+    return rows
