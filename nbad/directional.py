@@ -46,7 +46,8 @@ def jvp(
     value : array or container
         What the function returned.
     tangent : array or container
-        Of the structure, shapes and dtypes of `value`; zeros where it does not depend on what moves.
+        Of the structure, shapes and dtypes of `value`; zeros where it does not depend on what moves. What is no
+        number stands in it as it is.
     aux : any
         Only with `has_aux`.
 
@@ -244,7 +245,7 @@ def _nothing(leaf: Any) -> Any:
         return np.zeros(leaf.shape, leaf.dtype)
     if isinstance(leaf, np.generic) and leaf.dtype.kind in "fciub":
         return leaf.dtype.type(0)
-    return type(leaf)(0) if isinstance(leaf, bool | int | float | complex) else None
+    return type(leaf)(0) if isinstance(leaf, bool | int | float | complex) else leaf
 
 
 __all__ = ["hvp", "jvp"]

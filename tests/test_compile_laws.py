@@ -1030,6 +1030,20 @@ def test_aux() -> None:
             same((got[0], got[2], got[1](1.0)), (expected[0], expected[2], expected[1](1.0)))
 
 
+def test_outputs_that_are_no_numbers() -> None:
+    def f(x: Any) -> Any:
+        return {"y": x * 2.0, "text": "text", "n": 3, "none": None, "large": x > 1.0}
+
+    cf = nbad.compile(f)
+    for k in range(3):
+        x = X + k
+        same(cf(x), f(x))
+        same(nbad.jvp(cf, (x,), (Y,)), nbad.jvp(f, (x,), (Y,)))
+        value, pullback = nbad.vjp(cf, x)
+        same(value, f(x))
+        same(pullback({**value, "y": Y}), 2.0 * Y)
+
+
 # Errors -------------------------------------------------------------------------------------------
 def test_exceptions_of_the_function_come_out() -> None:
     def f(x: Any) -> Any:
