@@ -47,7 +47,7 @@ class Traced(Conversions):
 
     def __format__(self, spec: str) -> str:
         """Format the value, as the plain number would be."""
-        return format(underlying(self), spec)
+        return format(underlying(plain(self)), spec)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """Record a ufunc call (NumPy's protocol)."""

@@ -581,6 +581,7 @@ ON_THE_HOST = {
     "imag": "its cotangent is complex, the block real",
     "complex_absolute": "its operand is complex, the block real",
     "astype": "it changes the dtype, and a block has one",
+    "number": "it makes a number of Python's",
 }
 
 
