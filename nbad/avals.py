@@ -28,6 +28,8 @@ _ELEMENTWISE = frozenset({"astype", "complex_absolute"})
 #: Lengths that stand for others. Larger products are not tried.
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19)
 _MOST = 1 << 20
+#: Bytes of the elements that transforms take.
+_SIZES = {"f": (4, 8), "c": (8, 16)}
 
 
 def check_avals(graph: Graph) -> None:
@@ -55,6 +57,8 @@ def _check(graph: Graph, node: Node) -> None:
     operands = [graph.avals[slot] for slot in node.operands]
     forms = [graph.forms[slot] for slot in node.operands]
     try:
+        if "axes" in node.attributes and name not in ("tensordot", "transpose"):
+            _check_transform(node, operands)
         if name in _BY_DIMENSION:
             lengths = _short_lengths(operands)
             if lengths is None:
@@ -86,6 +90,26 @@ def _check(graph: Graph, node: Node) -> None:
         raise TapeError(
             f"the saved tape is damaged: {name} states {stated[0]} {stated[1]} and gives {given[0]} {given[1]}"
         )
+
+
+def _check_transform(node: Node, operands: list[Aval]) -> None:
+    """Raise unless axes are axes and lengths are lengths: transforms hand them to compiled code as they are."""
+    axes, shape = node.attributes["axes"], operands[0][1]
+    if not isinstance(axes, tuple) or not axes or len(set(axes)) != len(axes):
+        raise ValueError(f"axes of {axes!r}")
+    if any(type(axis) is not int or not 0 <= axis < len(shape) for axis in axes):
+        raise ValueError(f"axes of {axes!r} for shape {shape}")
+    if any(dtype.kind not in "fc" or dtype.itemsize not in _SIZES[dtype.kind] for dtype, _ in operands):
+        raise ValueError(f"operands of {[str(dtype) for dtype, _ in operands]}")
+    for key in ("lengths", "n"):
+        lengths = node.attributes.get(key, ())
+        for n in lengths if isinstance(lengths, tuple) else (lengths,):
+            if type(n) is not int or not 0 < n < 1 << 40:
+                raise ValueError(f"{key} of {lengths!r}")
+    if "lengths" in node.attributes and len(node.attributes["lengths"]) != len(axes):
+        raise ValueError("another number of lengths than axes")
+    if node.op.name == "c2r" and shape[axes[-1]] != node.attributes["n"] // 2 + 1:
+        raise ValueError(f"half a spectrum of length {shape[axes[-1]]} for {node.attributes['n']}")
 
 
 def _array(aval: Aval) -> np.ndarray:

@@ -639,6 +639,11 @@ def test_results_are_what_operations_give(
         ("reshape", [np.ones(0)], {"shape": (0, -1)}),
         ("transpose", [np.ones(3)], {"axes": (0, 0)}),
         ("matmul", [np.ones((2, 3)), np.ones((2, 3))], {}),
+        ("c2c", [np.ones((2, 3), complex)], {"axes": (2,), "forward": True, "factor": 1.0}),
+        ("c2c", [np.ones((2, 3), complex)], {"axes": (0, 0), "forward": True, "factor": 1.0}),
+        ("c2c", [np.ones((2, 3), np.int64)], {"axes": (0,), "forward": True, "factor": 1.0}),
+        ("c2r", [np.ones((2, 3), complex)], {"axes": (1,), "n": 8, "factor": 1.0, "mirrored": True}),
+        ("c2r", [np.ones((2, 3), complex)], {"axes": (1,), "n": -4, "factor": 1.0, "mirrored": True}),
     ],
 )
 def test_what_operations_cannot_do(name: str, operands: list[Any], attributes: dict[str, Any]) -> None:
