@@ -36,7 +36,13 @@ class Owner(Protocol):
     rewrites: Any
 
     def serve(
-        self, call: Call, replay: Callable[[Variant, list[Any]], Any], first: Callable[[Variant, Any, list[Any]], Any]
+        self,
+        call: Call,
+        replay: Callable[[Variant, list[Any]], Any],
+        first: Callable[[Variant, Any, list[Any]], Any],
+        inline: Callable[[], Any],
+        *,
+        derives: bool,
     ) -> Any:
         """Return what the first fitting recording gives, or `first` of a new one."""
 
@@ -123,6 +129,9 @@ class ValueCall:
         if call is None:
             return _inner(owner)(*args, **kwargs)
 
+        def inline() -> Any:
+            return _inner(owner)(*args, **kwargs)
+
         def replay(variant: Variant, values: list[Any]) -> Any:
             def make() -> Replayer:
                 # What changed since the recording is expected to change again.
@@ -142,7 +151,7 @@ class ValueCall:
         def first(variant: Variant, result: Any, values: list[Any]) -> Any:
             return result
 
-        return owner.serve(call, replay, first)
+        return owner.serve(call, replay, first, inline, derives=False)
 
 
 def _inner(owner: Owner) -> Callable[..., Any]:
@@ -172,8 +181,12 @@ class GradientCall:
         owner, kind, has_aux = self.owner, self.kind, self.has_aux
         asked, listed, indices = read_wrt(kind, self.wrt, owner.signature, args, kwargs)
         call = read_call(owner.name, asked.args, asked.kwargs)
-        if call is None:
+
+        def inline() -> Any:
             return getattr(transforms, kind)(_inner(owner), self.wrt, has_aux=has_aux)(*args, **kwargs)
+
+        if call is None:
+            return inline()
         places = _places(call, asked, listed)
 
         def finish(result: Any) -> Any:
@@ -205,7 +218,7 @@ class GradientCall:
         def first(variant: Variant, result: Any, values: list[Any]) -> Any:
             return finish(variant.derive("grad", places, has_aux, values, ())[1])
 
-        return owner.serve(call, replay, first)
+        return owner.serve(call, replay, first, inline, derives=True)
 
     def _short(
         self, replayer: Replayer, listed: list[Leaf], indices: list[list[int]], asked: Asked
@@ -281,8 +294,12 @@ class PullbackCall:
             wrt = 0 if len(primals) == 1 else tuple((k,) for k in range(len(primals)))
         asked, listed, indices = read_wrt("vjp", wrt, owner.signature, primals, kwargs)
         call = read_call(owner.name, asked.args, asked.kwargs)
-        if call is None:
+
+        def inline() -> Any:
             return transforms.vjp(_inner(owner), *primals, wrt=wrt, has_aux=has_aux, **kwargs)
+
+        if call is None:
+            return inline()
         places = _places(call, asked, listed)
 
         def ready(variant: Variant, values: list[Any]) -> Any:
@@ -320,7 +337,7 @@ class PullbackCall:
         def first(variant: Variant, result: Any, values: list[Any]) -> Any:
             return ready(variant, values)
 
-        return owner.serve(call, ready, first)
+        return owner.serve(call, ready, first, inline, derives=True)
 
 
 def _takes_seed(leaf: Any) -> bool:
@@ -398,8 +415,12 @@ class TangentCall:
             checked_direction("jvp", "tangent", leaf.text, leaf.value, given)
             for leaf, given in zip(listed, moving, strict=True)
         ]
-        if call is None or any(not isinstance(x, np.ndarray) for x in directions):
+
+        def inline() -> Any:
             return directional.jvp(_inner(owner), primals, tangents, has_aux=has_aux)
+
+        if call is None or any(not isinstance(x, np.ndarray) for x in directions):
+            return inline()
         places = _places(call, asked, listed)
 
         def finish(result: Any) -> Any:
@@ -407,7 +428,7 @@ class TangentCall:
             fitted = [like(t, v) for t, v in zip(tree.leaves(tangent), tree.leaves(value), strict=True)]
             return (value, tree.rebuild(value, fitted), *aux)
 
-        return _directed(owner, call, "jvp", places, has_aux, directions, finish)
+        return _directed(owner, call, "jvp", places, has_aux, directions, finish, inline)
 
 
 class ProductCall:
@@ -419,7 +440,10 @@ class ProductCall:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         owner = self.owner
-        plain = directional.hvp(owner.function, self.wrt) if owner.function is not None else None
+
+        def inline() -> Any:
+            return directional.hvp(_inner(owner), self.wrt)(*args, **kwargs)
+
         if not args:
             raise InputTypeError("hvp: the direction is missing: pass it as the last argument", at=user_line())
         *front, direction = args
@@ -429,7 +453,7 @@ class ProductCall:
         expected = tuple(model) if asked.several else model[0]
         leaves = [listed[i] for row in indices for i in row]
         if call is None or len(leaves) != len(listed):
-            return (plain or _inner(owner))(*args, **kwargs)
+            return inline()
         if tree.structure(direction) != tree.structure(expected):
             raise InputTypeError(
                 "hvp: the direction is not of the structure of what wrt asks for",
@@ -441,14 +465,14 @@ class ProductCall:
             for leaf, x in zip(leaves, tree.leaves(direction), strict=True)
         ]
         if any(not isinstance(x, np.ndarray) for x in given):
-            return (plain or _inner(owner))(*args, **kwargs)
+            return inline()
         directions = [x for _, x in sorted(zip((i for row in indices for i in row), given, strict=True), key=_first)]
 
         def finish(result: Any) -> Any:
             answers = [like(x, leaf.value) for x, leaf in zip(result, listed, strict=True)]
             return packed(asked, indices, answers)
 
-        return _directed(owner, call, "hvp", _places(call, asked, listed), False, directions, finish)
+        return _directed(owner, call, "hvp", _places(call, asked, listed), False, directions, finish, inline)
 
 
 def _first(pair: tuple[int, Any]) -> int:
@@ -463,6 +487,7 @@ def _directed(
     has_aux: bool,
     directions: list[Any],
     finish: Callable[[Any], Any],
+    inline: Callable[[], Any],
 ) -> Any:
     """Serve a call of `jvp` or `hvp`: what depends on the point only is not executed again for another direction."""
 
@@ -482,4 +507,4 @@ def _directed(
     def first(variant: Variant, result: Any, values: list[Any]) -> Any:
         return finish(variant.derive(kind, places, has_aux, values, directions)[1])
 
-    return owner.serve(call, replay, first)
+    return owner.serve(call, replay, first, inline, derives=True)

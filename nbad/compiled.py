@@ -23,12 +23,13 @@ import numpy as np
 
 from nbad import saving
 from nbad.calls import transformation
-from nbad.deriving import GuardFailed, record_primal
+from nbad.deriving import GuardFailed, Inline, record_primal
 from nbad.errors import TapeError, where
 from nbad.hidden import Draws, Hidden
 from nbad.methods import user_frame, user_line
 from nbad.replay.graph import Graph
 from nbad.replay.picture import Listing, to_dot
+from nbad.replay.recording import OtherShape
 from nbad.replay.rewrites import REWRITES, rewrite_primal
 from nbad.signatures import Call
 from nbad.variants import Failure, Variant, print_of
@@ -225,7 +226,13 @@ class Compiled:
     # Which recording serves a call ----------------------------------------------------------------
 
     def serve(
-        self, call: Call, replay: Callable[[Variant, list[Any]], Any], first: Callable[[Variant, Any, list[Any]], Any]
+        self,
+        call: Call,
+        replay: Callable[[Variant, list[Any]], Any],
+        first: Callable[[Variant, Any, list[Any]], Any],
+        inline: Callable[[], Any],
+        *,
+        derives: bool,
     ) -> Any:
         """Return what the first fitting recording gives, or `first` of a new one.
 
@@ -237,6 +244,10 @@ class Compiled:
             ``replay(variant, values)`` raises `Failure` or `GuardFailed` where the recording does not fit.
         first : callable
             ``first(variant, result, values)`` for a recording that was made for this call.
+        inline : callable
+            Answers the call without a recording, where the function reaches a value that somebody else traces.
+        derives : bool
+            Whether `first` derives something from the recording.
         """
         values = call.values()
         tried: set[Variant] = set()
@@ -249,7 +260,12 @@ class Compiled:
             found, cause = self._try(call, values, replay, tried, cause)
             if found is not _MISS:
                 return found
-            variant, result = self._record(call, values, cause)
+            try:
+                variant, result = self._record(call, values, cause, derives)
+            except Inline:
+                variant = None
+        if variant is None:
+            return inline()
         return first(variant, result, values)
 
     def _try(
@@ -270,12 +286,12 @@ class Compiled:
                 continue
             try:
                 return replay(variant, values), cause
-            except (Failure, GuardFailed) as failure:
+            except (Failure, GuardFailed, OtherShape) as failure:
                 cause = cause or (where(*failure.line) if failure.line else "an operation that failed")
         return _MISS, cause
 
-    def _record(self, call: Call, values: list[Any], cause: str | None) -> tuple[Variant, Any]:
-        """Call the function and record it; the lock is held."""
+    def _record(self, call: Call, values: list[Any], cause: str | None, derives: bool) -> tuple[Variant, Any]:
+        """Call the function and record it, for something that is derived at once if `derives`; the lock is held."""
         function = self.function
         if function is None:
             raise TapeError(
@@ -294,7 +310,7 @@ class Compiled:
         before = Hidden.of(functools.partial(function, *fixed) if fixed else function)
         draws = Draws.of(before, call.leaves)
         prints = [print_of(value) for value in values]
-        primal, result = record_primal(run, values, self._rewritten)
+        primal, result, known = record_primal(run, values, self._rewritten, keep_values=derives)
         drawn = draws.made()
         if drawn is not None:
             self._warn(
@@ -303,6 +319,7 @@ class Compiled:
             )
         hidden = before.stable()
         variant = Variant(call.key, call.skeleton, primal, hidden, prints, self.rewrites)
+        variant.known_values = known
         account = self._account
         if account.recordings:
             account.lines[cause or "arguments of new shapes, dtypes or values"] += 1

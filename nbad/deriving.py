@@ -6,7 +6,7 @@ recorded values, over an interpreter of the function's graph. The function itsel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,16 @@ import numpy as np
 from nbad import tree
 from nbad.directional import hvp, jvp
 from nbad.replay.graph import TRUTH, Graph, Guard
-from nbad.replay.recording import graph_of, interpret, record
+from nbad.replay.recording import DERIVED, graph_of, interpret, record
 from nbad.signatures import Template, copied, taken_from
 from nbad.trace import is_traced
 from nbad.transforms import value_and_grad, vjp
 
-__all__ = ["Derived", "GuardFailed", "Primal", "derive", "record_primal"]
+__all__ = ["Derived", "GuardFailed", "Inline", "Primal", "derive", "record_primal"]
+
+
+class Inline(Exception):  # noqa: N818 - it is an outcome, no error
+    """The function reached a value that somebody else traces: it can only be called, not recorded."""
 
 
 class GuardFailed(Exception):
@@ -49,8 +53,12 @@ class Derived:
 
 
 def record_primal(
-    function: Callable[[list[Any]], Any], values: Sequence[Any], rewrite: Callable[[Graph], Graph]
-) -> tuple[Primal, Any]:
+    function: Callable[[list[Any]], Any],
+    values: Sequence[Any],
+    rewrite: Callable[[Graph], Graph],
+    *,
+    keep_values: bool,
+) -> tuple[Primal, Any, dict[int, Any] | None]:
     """Call `function` on recorded values.
 
     Parameters
@@ -61,6 +69,8 @@ def record_primal(
         The inputs.
     rewrite : callable
         What is done to the graph before anything is derived from it.
+    keep_values : bool
+        Return the values of all slots too.
 
     Returns
     -------
@@ -68,15 +78,30 @@ def record_primal(
         The recording.
     result : any
         What the function returned, the caller's own.
+    known : dict of int to plain value, or None
+        The values of the slots.
+
+    Raises
+    ------
+    Inline
+        The function reached a value that somebody else traces.
     """
-    result, tape = record(function, values)
+    result, tape = record(function, values, keep_values=keep_values)
+    if tape.nested:
+        raise Inline
     template, slots, found = taken_from(result, tape)
     graph = rewrite(graph_of(tape, slots))
-    return Primal(graph, template), template.fill([copied(value) for value in found])
+    return Primal(graph, template), template.fill([copied(value) for value in found]), tape.values
 
 
 def derive(
-    primal: Primal, kind: str, places: Sequence[int], values: Sequence[Any], extra: Sequence[Any], has_aux: bool
+    primal: Primal,
+    kind: str,
+    places: Sequence[int],
+    values: Sequence[Any],
+    extra: Sequence[Any],
+    has_aux: bool,
+    known: Mapping[int, Any] | None = None,
 ) -> tuple[Derived, Any]:
     """Record a transformation of `primal`.
 
@@ -94,6 +119,8 @@ def derive(
         Cotangents (vjp), tangents (jvp) or directions (hvp).
     has_aux : bool
         The function returns a pair whose second member is not differentiated.
+    known : mapping of int to plain value, optional
+        Values of slots of the function's graph for these inputs.
 
     Returns
     -------
@@ -122,7 +149,7 @@ def derive(
             filled = list(inputs)
             for place, value in zip(places, asked, strict=True):
                 filled[place] = value
-            found = interpret(watched, filled)
+            found = interpret(watched, filled, known)
             seen[:] = found[outputs:]
             begun[:] = [len(traced[0]._tape.op) if traced else 0]
             return primal.template.fill(found[:outputs])
@@ -156,8 +183,11 @@ def _take_guards(graph: Graph, tape: Any, primal: Graph, seen: list[Any]) -> Non
     """
     offset = len(graph.lines)
     graph.lines = [*graph.lines, *primal.lines]
+    for node in graph.nodes:
+        if node.line <= DERIVED:
+            line = DERIVED - node.line
+            node.line = line + offset if line >= 0 else -1
     makers = graph.makers()
-    graph.guards = []
     for guard, value in zip(primal.guards, seen, strict=True):
         while is_traced(value) and value._tape is not tape:
             value = value._value

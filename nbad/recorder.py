@@ -4,7 +4,7 @@ Owns the nodes, constants and guards of recording tapes. They keep no values but
 reads. Must not know how values are traced: it deals in slots.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,7 @@ def _changed(tape: Tape, slot: int) -> MutationError:
 
 
 def add_node(
-    tape: Tape, op: Op, operands: Iterable[Any], attributes: Mapping[str, Any], outputs: Iterable[Any]
+    tape: Tape, op: Op, operands: Iterable[Any], attributes: Mapping[str, Any], outputs: Sequence[Any]
 ) -> list[int]:
     """Append a node and return the slots of its outputs.
 
@@ -105,10 +105,10 @@ def add_node(
         Traced values of this tape, and constants.
     attributes : mapping of str to static value
         All attributes of the row.
-    outputs : iterable of ndarray or number
+    outputs : sequence of ndarray or number
         What the operation gave.
     """
-    line = line_here(tape)
+    line = line_here(tape) if tape.fixed_line is None else tape.fixed_line
     if op.attributes:
         try:
             values = tuple(attributes[name] for name in op.attributes)
@@ -126,7 +126,10 @@ def add_node(
     tape.op.append(op.opcode)
     tape.line.append(line)
     tape.out_start.append(len(tape.objects))
-    return [add_value(tape, y) for y in outputs]
+    made = [add_value(tape, y) for y in outputs]
+    if tape.values is not None:
+        tape.values.update(zip(made, outputs, strict=True))
+    return made
 
 
 def add_guard(tape: Tape, slot: int, kind: str, value: Any) -> None:

@@ -169,9 +169,11 @@ class Tape:
         "code_lines",
         "edge_slot",
         "edges_of",
+        "fixed_line",
         "foreign",
         "forms",
         "guards",
+        "given",
         "inputs",
         "known",
         "last_aval",
@@ -192,6 +194,7 @@ class Tape:
         "roots",
         "scalar",
         "scalar_ids",
+        "values",
         "variadic_count",
         "variadic_node",
         "watched",
@@ -240,6 +243,12 @@ class Tape:
         self.guards: list[tuple[int, str, Any, int, int]] = []
         #: recording tapes: the slot of each constant, and which guards there are
         self.known: dict[Any, int] = {}
+        #: recording tapes: the line of the next nodes, if it is not the user's that is running
+        self.fixed_line: int | None = None
+        #: recording tapes: (op, operands, output) of a node whose output is known before it is recorded
+        self.given: tuple[Any, tuple[Any, ...], Any] | None = None
+        #: recording tapes: the value of each slot, if they are to be kept for what is derived next
+        self.values: dict[int, Any] | None = None
         #: ids of the objects that own the memory of what users' forwards returned
         self.foreign: set[int] = set()
         #: ids of the objects that own the memory of the asked-for inputs and of constants

@@ -417,7 +417,10 @@ def _record(
     values: Any,
 ) -> Any:
     """Run `op` on `values` and append a node to a recording tape, whatever the output is."""
-    if function is None:
+    given = tape.given
+    if given is not None and given[0] is op and list(map(id, given[1])) == list(map(id, operands)):
+        y = given[2]
+    elif function is None:
         y = run_forward(op, values, attributes, ())[0]
     elif tape.big:
         y = elementwise_forward(function, op.forward, *values)

@@ -209,6 +209,7 @@ class Variant:
         self.hidden = hidden
         self.prints = prints
         self.rewrites = rewrites
+        self.known_values: dict[int, Any] | None = None  # between a recording and what is derived at once
         self.used = next(_clock)
         self.replayers: dict[Any, Replayer] = {}
         self.derived: dict[Any, Derived] = {}
@@ -243,7 +244,8 @@ class Variant:
         self, kind: str, places: tuple[int, ...], has_aux: bool, values: Sequence[Any], extra: Sequence[Any]
     ) -> tuple[Derived, Any]:
         """Return a transformation of the recording and its result for these inputs."""
-        derived, result = derive(self.primal, kind, places, values, extra, has_aux)
+        known, self.known_values = self.known_values, None
+        derived, result = derive(self.primal, kind, places, values, extra, has_aux, known)
         self.derived[kind, places, has_aux, _kinds(extra)] = derived
         return derived, result
 

@@ -6,7 +6,7 @@ gradient of a recorded function becomes a graph follows from that: record the tr
 """
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from nbad.table import TABLE, Op
 from nbad.tape import Tape, decode, new_tape
 from nbad.trace import Traced, apply, apply_by, carries_derivative, plain
 
-__all__ = ["OtherShape", "graph_of", "interpret", "record"]
+__all__ = ["DERIVED", "OtherShape", "graph_of", "interpret", "record"]
 
 #: The Python operators by the names of their rows: of Python's numbers they make Python's numbers.
 _OPERATORS: dict[str, Callable[..., Any]] = {
@@ -35,6 +35,10 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
 }
 
 
+#: Nodes that `interpret` records have the line ``DERIVED - line`` of the interpreted graph.
+DERIVED = -2
+
+
 class OtherShape(Exception):
     """A value has another shape than in the recording (``x[x > 0]``); `line` is the source line that made it."""
 
@@ -43,7 +47,9 @@ class OtherShape(Exception):
         self.line = line
 
 
-def record(function: Callable[[list[Any]], Any], values: Sequence[Any]) -> tuple[Any, Tape]:
+def record(
+    function: Callable[[list[Any]], Any], values: Sequence[Any], *, keep_values: bool = False
+) -> tuple[Any, Tape]:
     """Call `function` on recorded values.
 
     Parameters
@@ -52,6 +58,8 @@ def record(function: Callable[[list[Any]], Any], values: Sequence[Any]) -> tuple
         Takes the list of traced inputs and returns any container.
     values : sequence of ndarray, NumPy number, float or complex
         The inputs; they become the slots 0, 1, ... in this order.
+    keep_values : bool
+        Keep the value of each slot in ``tape.values``, for `interpret`.
 
     Returns
     -------
@@ -70,6 +78,7 @@ def record(function: Callable[[list[Any]], Any], values: Sequence[Any]) -> tuple
     tape = new_tape()
     tape.records = True
     tape.inputs = len(values)
+    tape.values = {} if keep_values else None
     traced = []
     for value in values:
         if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
@@ -137,7 +146,7 @@ def _native(value: Any) -> Any:
     return value
 
 
-def interpret(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
+def interpret(graph: Graph, inputs: Sequence[Any], known: Mapping[int, Any] | None = None) -> list[Any]:
     """Run a graph on values.
 
     Parameters
@@ -146,6 +155,8 @@ def interpret(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
         What to run.
     inputs : sequence
         A value for each of the graph's inputs: plain, recorded, or carrying a derivative.
+    known : mapping of int to plain value, optional
+        Values of slots for these inputs, where they are at hand: recorded values are then not computed again.
 
     Returns
     -------
@@ -166,18 +177,36 @@ def interpret(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
         values[slot] = value
     for slot, value in graph.constants.items():
         values[slot] = value
+    base = _recording_of(inputs)
     handed_out = [guard for guard in reversed(graph.guards) if guard.kind == CONTENTS]
     for i, node in enumerate(graph.nodes):
         while handed_out and handed_out[-1].after <= i:
             _check_detached(graph, handed_out.pop(), values)
-        y = _run(graph, node, [values[slot] for slot in node.operands])
+        operands = [values[slot] for slot in node.operands]
+        if base is not None:
+            base.fixed_line = DERIVED - node.line
+            if known and node.op.outputs == 1 and node.outputs[0] in known:
+                base.given = node.op, tuple(map(plain, operands)), known[node.outputs[0]]
+        y = _run(graph, node, operands)
         for slot, value in zip(node.outputs, y if node.op.outputs > 1 else (y,), strict=True):
             if np.shape(value) != graph.avals[slot][1]:
                 raise OtherShape(graph.lines[node.line] if node.line >= 0 else ("<unknown>", 0))
             values[slot] = value
+    if base is not None:
+        base.given = None
+        base.fixed_line = -1  # what follows is no line of the function
     for guard in reversed(handed_out):
         _check_detached(graph, guard, values)
     return [values[slot] for slot in graph.outputs]
+
+
+def _recording_of(inputs: Sequence[Any]) -> Tape | None:
+    """Return the recording tape that `inputs` end in."""
+    for value in inputs:
+        value = plain(value)
+        if type(value) is Traced:
+            return value._tape
+    return None
 
 
 def _run(graph: Graph, node: Node, operands: list[Any]) -> Any:
