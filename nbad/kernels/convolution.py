@@ -8,6 +8,9 @@ data lie block by block, and so do spectra: **their layout is private**, good on
 the same lengths, realness and precision. Rows of zeros that padding adds are never stored or transformed in
 (a), rows that cropping drops are never transformed in (c).
 
+A cyclic length with a large prime factor is padded to at least twice as much, where that is less work; pass (b)
+or (c) then adds what came around.
+
 Batch axes (all that are not transformed) broadcast as in NumPy. In a spectrum they come first, in their
 order, before one last axis that holds the bins.
 """
@@ -23,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from nbad.kernels import fft, long_lines, memory, passes
+from nbad.kernels.lengths import fast_length, halves, padded
 
 __all__ = ["correlate_spectra", "fast_length", "filter", "filter_from_spectrum", "spectrum"]
 
@@ -47,7 +51,9 @@ class _Box:
     keep: Extents
     """Which of the transformed axes are longer than 1; the others are dropped."""
     n: Extents
-    """Lengths of the kept axes."""
+    """Lengths at which the kept axes are transformed."""
+    period: Extents
+    """Cyclic lengths of the kept axes; an axis that is longer than that is padded, and its result folded."""
     q: Extents
     """Lengths of the spectrum, the last one halved where the data are real."""
     bins: int
@@ -58,6 +64,14 @@ class _Box:
     """Scale of the inverse transform."""
     long: long_lines.Split | None
     """How a single axis is split where it is long."""
+
+    def turns(self, conj: bool) -> Extents:
+        """Return, for each axis, how much later those samples are that come around to the first; 0 if none do.
+
+        They are the end of a convolution, and the negative lags of a correlation, if `conj`.
+        """
+        pairs = zip(self.n, self.period, strict=True)
+        return tuple(0 if n == period else n - period if conj else period for n, period in pairs)
 
     @property
     def columns(self) -> int:
@@ -74,17 +88,16 @@ class _Box:
 def _box(lengths: Extents, real: bool, itemsize: int) -> _Box:
     """Return the box for complex elements of ``itemsize`` bytes."""
     keep = tuple(k for k, n in enumerate(lengths) if n > 1) or (len(lengths) - 1,)
-    n = tuple(lengths[k] for k in keep)
+    period = tuple(lengths[k] for k in keep)
+    n = padded(period, real, itemsize, SHORTEST)
     q = (*n[:-1], n[-1] // 2 + 1) if real else n
     bins = math.prod(q)
     long = None
-    if (
-        len(n) == 1
-        and bins * itemsize >= LONG
-        and min(halves := long_lines.halves(n[0], real, itemsize)) >= SHORTEST
-    ):
-        long = long_lines.split(*halves, real, itemsize)
-        bins = long.q1 * long.n2
+    if len(n) == 1 and bins * itemsize >= LONG:
+        n1, n2 = halves(n[0], real, itemsize)
+        if min(n1, n2) >= SHORTEST:
+            long = long_lines.split(n1, n2, real, itemsize)
+            bins = long.q1 * n2
     if len(n) == 1:
         width = max(1, BLOCK // (bins * itemsize))
     else:
@@ -92,7 +105,7 @@ def _box(lengths: Extents, real: bool, itemsize: int) -> _Box:
         line = 64 // itemsize
         width = max(line, BLOCK // (n[0] * itemsize) // line * line)
         width = min(width, bins // n[0])
-    return _Box(keep, n, q, bins, width, 1.0 / math.prod(n), long)
+    return _Box(keep, n, period, q, bins, width, 1.0 / math.prod(n), long)
 
 
 def _kept(box: _Box, values: Sequence[int]) -> Extents:
@@ -173,18 +186,20 @@ def _pass_a(x: Array, start: Sequence[int], box: _Box, real: bool, dtype: Any) -
     return rows
 
 
-def _pass_c(rows: Array, shape: Extents, start: Sequence[int], box: _Box, real: bool) -> Array:
+def _pass_c(
+    rows: Array, shape: Extents, start: Sequence[int], turns: Extents, box: _Box, real: bool
+) -> Array:
     """Run pass (c) over rows, shape (b, p0, stride), which it uses up, and return y, shape (b, p0, ...)."""
     y = memory.empty((rows.shape[0], *shape), _element(rows.dtype, real))
     slabs = y.reshape(rows.shape[0] * shape[0], -1)
-    p, n, q, o = _array(shape), _array(box.n), _array(box.q), _array(start)
+    p, n, q, o, t = (_array(values) for values in (shape, box.n, box.q, start, turns))
     group = _group(slabs.shape[0], box, rows.dtype)
     middle = group * box.columns if group > 1 else 0
     last = group * math.prod(shape[1:-1]) * box.n[-1] if shape[-1] != box.n[-1] else 0
 
     def task(lo: int, hi: int) -> int:
         work, pad = fft.scratch(middle, rows.dtype), fft.scratch(last, y.dtype)
-        return passes.rows_to_slabs(rows, slabs, p, n, q, o, box.factor, group, work, pad, lo, hi)
+        return passes.rows_to_slabs(rows, slabs, p, n, q, o, t, box.factor, group, work, pad, lo, hi)
 
     fft.run(task, -(-slabs.shape[0] // group), y.nbytes + rows.nbytes)
     return y
@@ -306,6 +321,7 @@ def filter(
     fft.count(2)
     data, _ = _batch_first(x, axes, box, _element(dtype, real))
     s, o, p = _kept(box, start), _kept(box, out_start), _kept(box, out_shape)
+    turns = box.turns(conj)
     kernels = fft.contiguous(h_hat).reshape(-1, box.bins)
     which = np.ascontiguousarray(_indices(h_hat.shape[:-1], batch)).reshape(-1)
     count = data.shape[0]
@@ -313,7 +329,7 @@ def filter(
     if box.long is not None:
         rows = long_lines.forward(data, s[0], box.long)
         long_lines.filter(rows, kernels, which, conj, kept, box.long)
-        y = long_lines.back(rows, o[0], p[0], box.factor, data.dtype, box.long)
+        y = long_lines.back(rows, o[0], p[0], turns[0], box.factor, data.dtype, box.long)
     elif len(box.n) == 1:
         n = box.n[0]
         y = memory.empty((count, *p), data.dtype)
@@ -321,7 +337,22 @@ def filter(
         def lines(lo: int, hi: int) -> int:
             work, pad = _line_buffers(box, dtype, real, data.shape[1:] != box.n or p != box.n)
             return passes.lines_filter(
-                data, kernels, which, kept, y, n, s[0], o[0], box.width, conj, box.factor, work, pad, lo, hi
+                data,
+                kernels,
+                which,
+                kept,
+                y,
+                n,
+                s[0],
+                o[0],
+                turns[0],
+                box.width,
+                conj,
+                box.factor,
+                work,
+                pad,
+                lo,
+                hi,
             )
 
         fft.run(lines, -(-count // box.width), data.nbytes + y.nbytes)
@@ -333,11 +364,11 @@ def filter(
         def blocks(lo: int, hi: int) -> int:
             work = fft.scratch(n0 * box.width, dtype)
             return passes.blocks_filter(
-                rows, kernels, which, kept, out, n0, s[0], o[0], box.width, conj, work, lo, hi
+                rows, kernels, which, kept, out, n0, s[0], o[0], turns[0], box.width, conj, work, lo, hi
             )
 
         fft.run(blocks, count * box.blocks, rows.nbytes + out.nbytes)
-        y = _pass_c(out, p, o, box, real)
+        y = _pass_c(out, p, o, turns, box, real)
     shifted = [axis + len(batch) - len(own) for axis in axes]
     x_hat = kept.reshape(*own, box.bins) if keep_spectrum else None
     return _restore(y, batch, out_shape, shifted), x_hat
@@ -440,17 +471,17 @@ def _product(
         for spec in (a_hat, b_hat)
     )
     a, b = (fft.contiguous(spec.astype(dtype, copy=False)).reshape(-1, box.bins) for spec in (a_hat, b_hat))
-    o, p = _kept(box, out_start), _kept(box, out_shape)
+    o, p, turns = _kept(box, out_start), _kept(box, out_shape), box.turns(conj)
     if box.long is not None:
         rows = long_lines.product(a, b, ia, ib, conj, box.long)
-        y = long_lines.back(rows, o[0], p[0], box.factor, _element(dtype, real), box.long)
+        y = long_lines.back(rows, o[0], p[0], turns[0], box.factor, _element(dtype, real), box.long)
     elif len(box.n) == 1:
         y = memory.empty((count, *p), _element(dtype, real))
 
         def lines(lo: int, hi: int) -> int:
             work, pad = _line_buffers(box, dtype, real, p != box.n)
             return passes.lines_product(
-                a, b, ia, ib, y, box.n[0], o[0], box.width, conj, box.factor, work, pad, lo, hi
+                a, b, ia, ib, y, box.n[0], o[0], turns[0], box.width, conj, box.factor, work, pad, lo, hi
             )
 
         fft.run(lines, -(-count // box.width), y.nbytes * (1 + ia.shape[1]))
@@ -460,37 +491,8 @@ def _product(
 
         def blocks(lo: int, hi: int) -> int:
             work = fft.scratch(n0 * box.width, dtype)
-            return passes.blocks_product(a, b, ia, ib, out, n0, o[0], box.width, conj, work, lo, hi)
+            return passes.blocks_product(a, b, ia, ib, out, n0, o[0], turns[0], box.width, conj, work, lo, hi)
 
         fft.run(blocks, count * box.blocks, out.nbytes * (1 + ia.shape[1]))
-        y = _pass_c(out, p, o, box, real)
+        y = _pass_c(out, p, o, turns, box, real)
     return _restore(y, remaining, out_shape, axes)
-
-
-@functools.lru_cache(4096)
-def fast_length(n: int, real: bool) -> int:
-    """Return the least length from `n` on that transforms fast.
-
-    Parameters
-    ----------
-    n : int
-        The length that is needed, at least 1.
-    real : bool
-        Whether it is the halved axis of a real transform; then it is even, for an even one is transformed at
-        half its length.
-
-    Returns
-    -------
-    int
-        A product of 2, 3, 5, 7 and at most one 11.
-    """
-    step = 2 if real and n > 1 else 1
-    candidate = -(-n // step) * step
-    while True:
-        rest = candidate
-        for prime in (2, 3, 5, 7):
-            while rest % prime == 0:
-                rest //= prime
-        if rest in (1, 11):
-            return candidate
-        candidate += step

@@ -13,7 +13,6 @@ latter are kept as a table; the former come from two short tables, of the high a
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +22,18 @@ from nbad._jit import jit
 from nbad.kernels import fft, memory
 from nbad.kernels.fft import transform
 
-__all__ = ["Split", "back", "filter", "forward", "halves", "product", "spectrum", "split"]
+__all__ = ["Split", "back", "filter", "forward", "product", "spectrum", "split"]
 
 Array = np.ndarray[Any, Any]
 
 WIDTH = 64
 """Columns in one block, where there are enough of them: what is read and written in one piece must be long."""
 
-COLUMN = 1 << 12
-"""Bytes of the spectrum of a column, for lines of the usual lengths: a block of them fits into the cache."""
-
 ROWS = 1 << 17
 """Bytes of one group of rows."""
+
+PIECE = 1 << 16
+"""Elements that are folded in one go."""
 
 DIGIT = 12
 """Bits of the low digit of an exponent."""
@@ -91,46 +90,6 @@ def _roots(exponents: Array, n: int) -> Array:
     roots.real = np.cos(angle)
     roots.imag = -np.sin(angle)
     return roots
-
-
-def factors(n: int) -> list[int]:
-    """Return the prime factors of n in ascending order."""
-    found = []
-    prime = 2
-    while prime * prime <= n:
-        while n % prime == 0:
-            found.append(prime)
-            n //= prime
-        prime += 1
-    return found + [n] if n > 1 else found
-
-
-@functools.lru_cache(1024)
-def halves(n: int, real: bool, itemsize: int) -> tuple[int, int]:
-    """Return the two factors of n that make pieces of good sizes; (1, n) for a prime.
-
-    Parameters
-    ----------
-    n : int
-        The length, at least 1.
-    real : bool
-        Whether the line is real: its columns then have half the bins.
-    itemsize : int
-        Bytes of a complex element: 8 or 16.
-
-    Returns
-    -------
-    n1, n2 : int
-        Lengths of columns and rows.
-    """
-    divisors = [1]
-    for prime in factors(n):
-        divisors = sorted({d * f for d in divisors for f in (1, prime)})
-    twice = 2 if real else 1
-    aim = min(math.sqrt(twice * n), twice * max(COLUMN / itemsize, math.sqrt(n) / 8))
-    ratios = [max(d / aim, aim / d) for d in divisors]
-    n1 = divisors[ratios.index(min(ratios))]
-    return n1, n // n1
 
 
 @functools.lru_cache(8)
@@ -342,7 +301,7 @@ def forward(x: Array, start: int, how: Split) -> Array:
     return rows
 
 
-def back(rows: Array, start: int, n: int, factor: float, dtype: Any, how: Split) -> Array:
+def back(rows: Array, start: int, n: int, turn: int, factor: float, dtype: Any, how: Split) -> Array:
     """Transform rows, shape (b, q1, stride), back along the columns; return samples from `start` on.
 
     Parameters
@@ -351,6 +310,8 @@ def back(rows: Array, start: int, n: int, factor: float, dtype: Any, how: Split)
         As `forward` returns them.
     start, n : int
         Which samples are returned.
+    turn : int
+        How much later the samples are that are added to them; 0 if there are none.
     factor : float
         The scale.
     dtype : dtype
@@ -363,7 +324,7 @@ def back(rows: Array, start: int, n: int, factor: float, dtype: Any, how: Split)
     ndarray of dtype, shape (b, n)
         The lines.
     """
-    y = memory.empty((rows.shape[0], n), dtype)
+    y = memory.empty((rows.shape[0], n + turn), dtype)
 
     def task(lo: int, hi: int) -> int:
         buffers = _buffers(how, rows.dtype, y.dtype)
@@ -371,7 +332,19 @@ def back(rows: Array, start: int, n: int, factor: float, dtype: Any, how: Split)
         return _rows_to_columns(rows, y, how.n1, how.n2, start, factor, *tables, *buffers, lo, hi)
 
     fft.run(task, rows.shape[0] * how.blocks, y.nbytes + rows.nbytes)
-    return y
+    if turn == 0:
+        return y
+    folded = memory.empty((rows.shape[0], n), dtype)
+    pieces = -(-n // PIECE)
+
+    def fold(lo: int, hi: int) -> None:
+        for chunk in range(lo, hi):
+            b, first = chunk // pieces, chunk % pieces * PIECE
+            last = min(first + PIECE, n)
+            np.add(y[b, first:last], y[b, first + turn : last + turn], out=folded[b, first:last])
+
+    fft.run(fold, rows.shape[0] * pieces, y.nbytes + folded.nbytes)
+    return folded
 
 
 def spectrum(rows: Array, how: Split) -> Array:

@@ -63,15 +63,20 @@ def _place(source: Array, target: Array, outer: int, m: int, n: int, inner: int,
 
 
 @jit(**INNER)
-def _cut(source: Array, target: Array, outer: int, n: int, p: int, inner: int, start: int) -> None:
+def _cut(source: Array, target: Array, outer: int, n: int, p: int, inner: int, start: int, turn: int) -> None:
     """Write rows from `start` of source, seen as (outer, n, inner), into target, seen as (outer, p, inner).
 
-    They may be the same array, for a copy forwards never overtakes itself.
+    A row `turn` later is added to each, unless that is 0. Source and target may be the same array, for a copy
+    forwards never overtakes itself.
     """
     for o in range(outer):
         shift = (o * n + start) * inner - o * p * inner
-        for i in range(o * p * inner, (o + 1) * p * inner):
-            target[i] = source[i + shift]
+        if turn == 0:
+            for i in range(o * p * inner, (o + 1) * p * inner):
+                target[i] = source[i + shift]
+        else:
+            for i in range(o * p * inner, (o + 1) * p * inner):
+                target[i] = source[i + shift] + source[i + shift + turn * inner]
 
 
 @jit(**INNER)
@@ -152,13 +157,13 @@ def slabs_to_rows(
 
 @jit
 def rows_to_slabs(
-    rows: Array, y: Array, p: Array, n: Array, q: Array, o: Array, factor: float, group: int,
+    rows: Array, y: Array, p: Array, n: Array, q: Array, o: Array, t: Array, factor: float, group: int,
     work: Array, pad: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
     """Pass (c): rows, shape (b, p0, stride), back over all axes but the first into y, shape (b * p0, .).
 
-    p, n, q, o, shape (d,): sizes of y, lengths, lengths of the half spectrum, offsets. A chunk and its buffers
-    are as in pass (a); work serves a group of more than one slab, else the rows are used up.
+    p, n, q, o, t, shape (d,): sizes of y, lengths, lengths of the half spectrum, offsets, turns. A chunk and its
+    buffers are as in pass (a); work serves a group of more than one slab, else the rows are used up.
     """
     d, size_out = p.shape[0], y.shape[1]
     result = y.reshape(y.size)
@@ -180,14 +185,14 @@ def rows_to_slabs(
             inner //= n[k]
             lines(here, here, outer, n[k], n[k], inner, BACK, 1.0)
             if p[k] != n[k]:
-                _cut(here, here, outer, n[k], p[k], inner, o[k])
+                _cut(here, here, outer, n[k], p[k], inner, o[k], t[k])
             outer *= p[k]
         target = result[start * size_out : (start + size) * size_out]
         if crop == last:
             lines(here, target, outer, q[d - 1], last, ONE, BACK, factor)
         else:
             lines(here, pad, outer, q[d - 1], last, ONE, BACK, factor)
-            _cut(pad, target, outer, last, crop, ONE, o[d - 1])
+            _cut(pad, target, outer, last, crop, ONE, o[d - 1], t[d - 1])
     return 1
 
 
@@ -211,7 +216,7 @@ def _columns_forward(columns: Array, data: Array, n0: int, s0: int) -> None:
 
 
 @jit(**INNER)
-def _columns_back(data: Array, columns: Array, n0: int, o0: int) -> None:
+def _columns_back(data: Array, columns: Array, n0: int, o0: int, t0: int) -> None:
     """Transform data, shape (n0 * w,), back along the first axis; columns, shape (p0, w), takes part."""
     p0, w = columns.shape
     block = data[: n0 * w].reshape((n0, w))
@@ -223,6 +228,10 @@ def _columns_back(data: Array, columns: Array, n0: int, o0: int) -> None:
         for i in range(p0):
             for k in range(w):
                 columns[i, k] = block[o0 + i, k]
+        if t0 != 0:
+            for i in range(p0):
+                for k in range(w):
+                    columns[i, k] += block[o0 + t0 + i, k]
 
 
 @jit
@@ -239,7 +248,7 @@ def blocks_forward(rows: Array, bins: Array, n0: int, s0: int, width: int, lo: i
 
 @jit
 def blocks_filter(
-    rows: Array, h: Array, ih: Array, kept: Array, out: Array, n0: int, s0: int, o0: int,
+    rows: Array, h: Array, ih: Array, kept: Array, out: Array, n0: int, s0: int, o0: int, t0: int,
     width: int, conj: bool, work: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
     """Pass (b): rows, shape (b, m0, stride), times h, shape (c, n0 * columns) at ih, shape (b,), into out.
@@ -256,13 +265,13 @@ def blocks_filter(
         if kept.shape[0] > 0:
             _copy(data, kept[b, start * n0 : stop * n0])
         _multiply(data, h[ih[b], start * n0 : stop * n0], conj)
-        _columns_back(data, out[b, :, start:stop], n0, o0)
+        _columns_back(data, out[b, :, start:stop], n0, o0, t0)
     return 1
 
 
 @jit
 def blocks_product(
-    a: Array, b: Array, ia: Array, ib: Array, out: Array, n0: int, o0: int,
+    a: Array, b: Array, ia: Array, ib: Array, out: Array, n0: int, o0: int, t0: int,
     width: int, conj: bool, work: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
     """Sum products of spectra a[ia], b[ib], shape (., n0 * columns), ia, ib shape (c, k), over k into out.
@@ -276,7 +285,7 @@ def blocks_product(
         stop = min(start + width, columns)
         data = work[: n0 * (stop - start)]
         _sum_products(data, a, b, ia[c], ib[c], start * n0, stop * n0, conj)
-        _columns_back(data, out[c, :, start:stop], n0, o0)
+        _columns_back(data, out[c, :, start:stop], n0, o0, t0)
     return 1
 
 
@@ -292,14 +301,16 @@ def _lines_forward(x: Array, data: Array, group: int, m: int, n: int, s: int, pa
 
 
 @jit(**INNER)
-def _lines_back(data: Array, y: Array, group: int, p: int, n: int, o: int, factor: float, pad: Array) -> None:
+def _lines_back(
+    data: Array, y: Array, group: int, p: int, n: int, o: int, t: int, factor: float, pad: Array
+) -> None:
     """Transform lines data, shape (>= group * q,), back and write p samples of each to y."""
     q = n if data.dtype == y.dtype else n // 2 + 1
     if p == n:
         lines(data, y, group, q, n, ONE, BACK, factor)
     else:
         lines(data, pad, group, q, n, ONE, BACK, factor)
-        _cut(pad, y, group, n, p, ONE, o)
+        _cut(pad, y, group, n, p, ONE, o, t)
 
 
 @jit
@@ -317,7 +328,7 @@ def lines_spectrum(x: Array, bins: Array, n: int, s: int, group: int, pad: Array
 
 @jit
 def lines_filter(
-    x: Array, h: Array, ih: Array, kept: Array, y: Array, n: int, s: int, o: int, group: int,
+    x: Array, h: Array, ih: Array, kept: Array, y: Array, n: int, s: int, o: int, t: int, group: int,
     conj: bool, factor: float, work: Array, pad: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
     """Filter lines x, shape (b, m), by h[ih] into y, shape (b, p); kept, shape (b or 0, q), takes spectra."""
@@ -333,13 +344,13 @@ def lines_filter(
             if kept.shape[0] > 0:
                 _copy(line, kept[start + g])
             _multiply(line, h[ih[start + g]], conj)
-        _lines_back(work, result[start * p : stop * p], size, p, n, o, factor, pad)
+        _lines_back(work, result[start * p : stop * p], size, p, n, o, t, factor, pad)
     return 1
 
 
 @jit
 def lines_product(
-    a: Array, b: Array, ia: Array, ib: Array, y: Array, n: int, o: int, group: int,
+    a: Array, b: Array, ia: Array, ib: Array, y: Array, n: int, o: int, t: int, group: int,
     conj: bool, factor: float, work: Array, pad: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
     """Sum products of spectra a[ia], b[ib], shape (., q) with ia, ib shape (c, k), over k, back into y."""
@@ -351,5 +362,5 @@ def lines_product(
         stop = start + size
         for g in range(size):
             _sum_products(work[g * q : (g + 1) * q], a, b, ia[start + g], ib[start + g], ZERO, q, conj)
-        _lines_back(work, result[start * p : stop * p], size, p, n, o, factor, pad)
+        _lines_back(work, result[start * p : stop * p], size, p, n, o, t, factor, pad)
     return 1

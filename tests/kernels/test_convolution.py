@@ -25,6 +25,11 @@ BOXES = {
     "4-d": ((2, 3, 4, 5), (0, 0, 0, 0), (2, 3, 4, 5), (0, 0, 0, 0), (2, 3, 4, 5)),
     "4-d placed": ((2, 3, 1, 5), (1, 0, 1, 1), (4, 5, 2, 7), (0, 2, 0, 3), (4, 3, 2, 4)),
     "prime": ((101, 13), (0, 0), (101, 13), (0, 0), (101, 13)),
+    "prime line": ((1009,), (0,), (1009,), (0,), (1009,)),
+    "prime line placed": ((600,), (401,), (1009,), (3,), (1000,)),
+    "prime axes": ((103, 107), (0, 0), (103, 107), (0, 0), (103, 107)),
+    "prime axes placed": ((50, 61, 67), (3, 0, 20), (53, 61, 89), (1, 40, 11), (52, 21, 70)),
+    "prime first": ((211, 8), (0, 0), (211, 8), (100, 0), (111, 8)),
     "blocks": ((67, 260), (0, 0), (67, 260), (0, 0), (67, 260)),
     "blocks placed": ((67, 50, 9), (3, 2, 0), (80, 60, 11), (5, 0, 2), (71, 55, 8)),
 }
@@ -274,6 +279,8 @@ LINES = {
     "placed": (60, 33, 210, 20, 117),
     "one sample": (1, 50, 64, 63, 1),
     "several blocks": (5000, 7, 21168, 3, 21000),
+    "folded": (1009, 0, 1009, 0, 1009),
+    "folded in pieces": (70_000, 1, 70_001, 17, 69_900),
 }
 
 
@@ -321,3 +328,12 @@ def test_the_bits_of_a_long_line_do_not_depend_on_threads(dtype):
         results.append([a.tobytes() for a in (h_hat, y, x_hat, back)])
     assert results[0] == results[1] == results[2]
     assert convolution._box(box, real, h_hat.itemsize).long is not None
+
+
+@pytest.mark.parametrize("name", ["prime line", "prime axes", "prime axes placed", "prime first"])
+def test_awkward_lengths_are_padded(name):
+    """So that the cases of primes above say something of folding."""
+    box = convolution._box(BOXES[name][2], True, 16)
+    assert box.n != box.period
+    assert all(n == period or n >= 2 * period for n, period in zip(box.n, box.period, strict=True))
+    assert any(box.turns(False)) and any(box.turns(True))
