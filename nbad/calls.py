@@ -191,7 +191,7 @@ class GradientCall:
 
         def finish(result: Any) -> Any:
             value, gradients = result
-            answers = [like(g, leaf.value) for g, leaf in zip(gradients, listed, strict=True)]
+            answers = [fitted(g, leaf.value) for g, leaf in zip(gradients, listed, strict=True)]
             gradient = packed(asked, indices, answers)
             if kind == "value_and_grad":
                 return value, gradient
@@ -245,7 +245,7 @@ class GradientCall:
 
         def finish(values: list[Any]) -> Any:
             value, gradients = template.fill(values)
-            answers = [like(g, leaf.value) for g, leaf in zip(gradients, listed, strict=True)]
+            answers = [fitted(g, leaf.value) for g, leaf in zip(gradients, listed, strict=True)]
             found = [answers[i] for i in order]
             if len(set(order)) < len(order):
                 found = [x.copy() if isinstance(x, np.ndarray) else x for x in found]
@@ -255,6 +255,15 @@ class GradientCall:
             return (gradient, value[1]) if has_aux else gradient
 
         return finish
+
+
+def fitted(cotangent: Any, value: Any) -> Any:
+    """Return a result of a replay as the kind of object that its primal is, in its dtype and byte order."""
+    if isinstance(value, np.ndarray):
+        if type(cotangent) is np.ndarray and cotangent.dtype == value.dtype:
+            return cotangent
+        return np.array(cotangent, value.dtype)
+    return like(cotangent, value)
 
 
 def _places(call: Call, asked: Asked, listed: list[Leaf]) -> tuple[int, ...]:
@@ -329,7 +338,7 @@ class PullbackCall:
                     checked_seed("vjp", seed, np.shape(leaf), np.result_type(leaf)) if _takes_seed(leaf) else blank
                     for seed, leaf, blank in zip(tree.leaves(cotangent), outputs, seeds, strict=True)
                 ]
-                answers = [like(c, leaf.value) for c, leaf in zip(held.pull(given), listed, strict=True)]
+                answers = [fitted(c, leaf.value) for c, leaf in zip(held.pull(given), listed, strict=True)]
                 return packed(asked, indices, answers)
 
             return (value[0], pullback, value[1]) if has_aux else (value[0], pullback)
@@ -341,7 +350,7 @@ class PullbackCall:
 
 
 def _takes_seed(leaf: Any) -> bool:
-    return np.result_type(leaf).kind in "fc"
+    return isinstance(leaf, np.ndarray | np.generic | int | float | complex) and np.result_type(leaf).kind in "fc"
 
 
 def _seeds(variant: Variant, has_aux: bool) -> list[Any]:
@@ -354,7 +363,7 @@ def _seeds(variant: Variant, has_aux: bool) -> list[Any]:
         leaves[place] = np.zeros(shape, np.dtype(dtype.type))
     result = tree.assemble(template.skeleton, leaves)
     value = result[0] if has_aux and isinstance(result, tuple) and len(result) == 2 else result
-    return [leaf if isinstance(leaf, np.ndarray) else np.zeros(np.shape(leaf)) for leaf in tree.leaves(value)]
+    return [leaf if isinstance(leaf, np.ndarray) else np.zeros(()) for leaf in tree.leaves(value)]
 
 
 class _Held:
@@ -425,8 +434,8 @@ class TangentCall:
 
         def finish(result: Any) -> Any:
             value, tangent, *aux = result
-            fitted = [like(t, v) for t, v in zip(tree.leaves(tangent), tree.leaves(value), strict=True)]
-            return (value, tree.rebuild(value, fitted), *aux)
+            tangents = [fitted(t, v) for t, v in zip(tree.leaves(tangent), tree.leaves(value), strict=True)]
+            return (value, tree.rebuild(value, tangents), *aux)
 
         return _directed(owner, call, "jvp", places, has_aux, directions, finish, inline)
 
@@ -469,7 +478,7 @@ class ProductCall:
         directions = [x for _, x in sorted(zip((i for row in indices for i in row), given, strict=True), key=_first)]
 
         def finish(result: Any) -> Any:
-            answers = [like(x, leaf.value) for x, leaf in zip(result, listed, strict=True)]
+            answers = [fitted(x, leaf.value) for x, leaf in zip(result, listed, strict=True)]
             return packed(asked, indices, answers)
 
         return _directed(owner, call, "hvp", _places(call, asked, listed), False, directions, finish, inline)

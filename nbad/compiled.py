@@ -29,7 +29,6 @@ from nbad.hidden import Draws, Hidden
 from nbad.methods import user_frame, user_line
 from nbad.replay.graph import Graph
 from nbad.replay.picture import Listing, to_dot
-from nbad.replay.recording import OtherShape
 from nbad.replay.rewrites import REWRITES, rewrite_primal
 from nbad.signatures import Call
 from nbad.variants import Failure, Variant, print_of
@@ -276,17 +275,18 @@ class Compiled:
         tried: set[Variant],
         cause: str | None,
     ) -> tuple[Any, str | None]:
+        prints: dict[int, Any] = {}
         for variant in sorted(self._by_key.get(call.key, ()), key=_last_used, reverse=True):
             if variant in tried:
                 continue
             tried.add(variant)
-            changed = variant.changed()
+            changed = variant.changed(prints)
             if changed is not None:
                 cause = cause or f"{changed}, which is not what it was"
                 continue
             try:
                 return replay(variant, values), cause
-            except (Failure, GuardFailed, OtherShape) as failure:
+            except (Failure, GuardFailed) as failure:
                 cause = cause or (where(*failure.line) if failure.line else "an operation that failed")
         return _MISS, cause
 

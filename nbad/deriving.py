@@ -15,7 +15,7 @@ import numpy as np
 from nbad import tree
 from nbad.directional import hvp, jvp
 from nbad.replay.graph import TRUTH, Graph, Guard
-from nbad.replay.recording import DERIVED, graph_of, interpret, record
+from nbad.replay.recording import DERIVED, OtherShape, graph_of, interpret, record
 from nbad.signatures import Template, copied, taken_from
 from nbad.trace import is_traced
 from nbad.transforms import value_and_grad, vjp
@@ -142,6 +142,9 @@ def derive(
     seen: list[Any] = []
     begun = [0]
 
+    def check(guard: Guard, value: Any) -> None:
+        _check_same(primal.graph, guard, value)
+
     def transformed(traced: list[Any]) -> Any:
         inputs, given = traced[:count], traced[count:]
 
@@ -149,7 +152,10 @@ def derive(
             filled = list(inputs)
             for place, value in zip(places, asked, strict=True):
                 filled[place] = value
-            found = interpret(watched, filled, known)
+            try:
+                found = interpret(watched, filled, known, check)
+            except OtherShape as other:
+                raise GuardFailed(other.line) from None
             seen[:] = found[outputs:]
             begun[:] = [len(traced[0]._tape.op) if traced else 0]
             return primal.template.fill(found[:outputs])
@@ -173,6 +179,15 @@ def derive(
     return Derived(graph, template, begun[0]), template.fill([copied(value) for value in found])
 
 
+def _check_same(primal: Graph, guard: Guard, value: Any) -> None:
+    """Raise `GuardFailed` if a guard sees something else than in the recording of the function."""
+    while is_traced(value):
+        value = value._value
+    now = bool(value) if guard.kind == TRUTH else np.asarray(value)
+    if not same(now, guard.seen):
+        raise GuardFailed(primal.lines[guard.line] if guard.line >= 0 else ("<unknown>", 0))
+
+
 def _take_guards(graph: Graph, tape: Any, primal: Graph, seen: list[Any]) -> None:
     """Give a derived graph the guards of the function, with their source lines.
 
@@ -192,10 +207,7 @@ def _take_guards(graph: Graph, tape: Any, primal: Graph, seen: list[Any]) -> Non
         while is_traced(value) and value._tape is not tape:
             value = value._value
         slot = value._slot if is_traced(value) else None
-        plain = value._value if is_traced(value) else value
-        now = bool(plain) if guard.kind == TRUTH else np.asarray(plain)
-        if not same(now, guard.seen):
-            raise GuardFailed(primal.lines[guard.line] if guard.line >= 0 else ("<unknown>", 0))
+        _check_same(primal, guard, value)
         if slot is not None:
             line = guard.line + offset if guard.line >= 0 else -1
             graph.guards.append(Guard(slot, guard.kind, guard.seen, line, makers.get(slot, -1) + 1))

@@ -231,9 +231,12 @@ class Variant:
         """Note that the recording was used."""
         self.used = next(_clock)
 
-    def changed(self) -> str | None:
-        """Return the name of something hidden that is not as it was, None if all is."""
-        if self.hidden is not None and (name := self.hidden.changed()) is not None:
+    def changed(self, prints: dict[int, Any] | None = None) -> str | None:
+        """Return the name of something hidden that is not as it was, None if all is.
+
+        `prints` holds fingerprints that were taken at this moment.
+        """
+        if self.hidden is not None and (name := self.hidden.changed(prints)) is not None:
             return name
         for array, seen in self.watched:
             if fingerprint(array) != seen:

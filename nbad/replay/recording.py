@@ -146,7 +146,12 @@ def _native(value: Any) -> Any:
     return value
 
 
-def interpret(graph: Graph, inputs: Sequence[Any], known: Mapping[int, Any] | None = None) -> list[Any]:
+def interpret(
+    graph: Graph,
+    inputs: Sequence[Any],
+    known: Mapping[int, Any] | None = None,
+    check: Callable[[Guard, Any], None] | None = None,
+) -> list[Any]:
     """Run a graph on values.
 
     Parameters
@@ -157,11 +162,13 @@ def interpret(graph: Graph, inputs: Sequence[Any], known: Mapping[int, Any] | No
         A value for each of the graph's inputs: plain, recorded, or carrying a derivative.
     known : mapping of int to plain value, optional
         Values of slots for these inputs, where they are at hand: recorded values are then not computed again.
+    check : callable, optional
+        ``check(guard, value)`` is called for each guard before the nodes that were recorded after it run; it may raise.
 
     Returns
     -------
     list
-        The values of the graph's outputs. Whether its guards hold is not checked.
+        The values of the graph's outputs. Whether its guards hold is left to `check`.
 
     Raises
     ------
@@ -178,10 +185,10 @@ def interpret(graph: Graph, inputs: Sequence[Any], known: Mapping[int, Any] | No
     for slot, value in graph.constants.items():
         values[slot] = value
     base = _recording_of(inputs)
-    handed_out = [guard for guard in reversed(graph.guards) if guard.kind == CONTENTS]
+    waiting = list(reversed(graph.guards))
     for i, node in enumerate(graph.nodes):
-        while handed_out and handed_out[-1].after <= i:
-            _check_detached(graph, handed_out.pop(), values)
+        while waiting and waiting[-1].after <= i:
+            _check_guard(graph, waiting.pop(), values, check)
         operands = [values[slot] for slot in node.operands]
         if base is not None:
             base.fixed_line = DERIVED - node.line
@@ -195,9 +202,19 @@ def interpret(graph: Graph, inputs: Sequence[Any], known: Mapping[int, Any] | No
     if base is not None:
         base.given = None
         base.fixed_line = -1  # what follows is no line of the function
-    for guard in reversed(handed_out):
-        _check_detached(graph, guard, values)
+    for guard in reversed(waiting):
+        _check_guard(graph, guard, values, check)
     return [values[slot] for slot in graph.outputs]
+
+
+def _check_guard(
+    graph: Graph, guard: Guard, values: list[Any], check: Callable[[Guard, Any], None] | None
+) -> None:
+    """Let `check` see the value of a guard before anything that relies on it runs."""
+    if check is not None:
+        check(guard, values[guard.slot])
+    if guard.kind == CONTENTS:
+        _check_detached(graph, guard, values)
 
 
 def _recording_of(inputs: Sequence[Any]) -> Tape | None:
