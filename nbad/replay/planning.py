@@ -16,7 +16,7 @@ from nbad.replay import loop
 from nbad.replay.blocks import Block, Emitter
 from nbad.replay.casts import kind_of
 from nbad.replay.fusing import Schedule, Step
-from nbad.replay.graph import ARRAY, TRUTH, Graph, masks_of
+from nbad.replay.graph import ARRAY, SCALAR, TRUTH, Graph, masks_of
 from nbad.replay.into import Into, into_of
 from nbad.replay.loop import RUN_WIDTH, STEP_WIDTH, WHY_BITS
 from nbad.replay.lowering import HOST, Lowering
@@ -59,6 +59,8 @@ class Plan:
     ----------
     peak_bytes : int
         Bytes of one workspace, results and what host steps allocate not counted.
+    fast : bool
+        It needs no Python between its inputs and its results, so `Workspace.quick` may run it.
     """
 
     def __init__(self, graph: Graph, input_masks: Iterable[int]) -> None:
@@ -320,12 +322,18 @@ class Plan:
             rows[i, 5 : 5 + len(shape)] = shape
         self.input_rows = rows.reshape(-1)
         hosts_read = {r.slot for host in self.hosts for r in host.readers}
-        hosts_read.update(reader.slot for reader in self.output_readers)
+        made = {position for position, *_ in self.fresh_results}
+        hosts_read.update(reader.slot for i, reader in enumerate(self.output_readers) if i not in made)
         hosts_read.update(host.outputs[0].slot for host in self.hosts if host.into is not None)
         hosts_read.update(self._reader(guard.slot).slot for guard in self.guards)
         self.read_inputs = [(i, slot) for i, slot, _ in self.array_inputs if slot in hosts_read]
         self.read_results = [(i, row[1]) for i, row in enumerate(self.fresh_results) if row[1] in hosts_read]
         self.done = ((len(steps) - 1) << WHY_BITS) | loop.DONE
+        native = all(step[0] in (loop.RUN, loop.TRUTH_GUARD, loop.CONTENTS_GUARD, loop.END) for step in steps)
+        self.fast = native and not self.number_inputs and not self.read_inputs and not self.read_results
+        for position, slot in enumerate(self.graph.outputs):
+            scalar = self.graph.forms[slot] == SCALAR and self.output_readers[position].view is None
+            self.fast = self.fast and (position in made or scalar)
 
     def _guard_step(self, step: Step, number: int, mask: int) -> list[int]:
         assert step.guard is not None

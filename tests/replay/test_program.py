@@ -503,3 +503,28 @@ def test_offsets_in_the_arena_do_not_overlap() -> None:
             if requests[j][0] <= last and first <= requests[j][1]:
                 assert offsets[i] + nbytes <= offsets[j] or offsets[j] + requests[j][2] <= offsets[i]
     assert arena.size < sum(n for *_, n in requests) / 2
+
+
+def test_a_small_program_runs_without_python_between() -> None:
+    x = np.array([1.0, 2.0, 3.0])
+    b = Builder(x)
+    s = b.add("sin", 0)
+    total = b.add("sum_all", b.add("square", s))
+    b.guard(b.add("greater", total, b.constant(0.5)), TRUTH)
+    b.graph.outputs += [total, b.add("multiply", s, b.constant(2.0))]
+    program = Program(b.graph, [1])
+    assert program.fast
+    workspace = program.workspace()
+    assert workspace.quick([x]) is None
+    assert workspace.run([x], 1) == -1
+    for value in (x, 2 * x, -x):
+        found = workspace.quick([value])
+        assert found is not None
+        for one, other in zip(found, interpret(b.graph, [value]), strict=True):
+            check_equal(one, other)
+    assert workspace.quick([0 * x]) is None
+    assert workspace.run([0 * x], 1) == 0
+    assert workspace.run([x], 1) == -1
+    assert workspace.quick([x[:2]]) is None
+    assert workspace.quick([x.astype(np.float32)]) is None
+    assert workspace.quick([[1.0, 2.0, 3.0]]) is None
