@@ -114,3 +114,15 @@ def test_a_forward_that_reuses_its_buffer_spoilt_what_was_kept_of_it():
     with pytest.raises(nbad.MutationError, match="first \\* first"):
         nbad.grad(loss)(np.ones(3))
     np.testing.assert_array_equal(nbad.grad(lambda x: np.sum(double(x) ** 2))(np.ones(3)), [8.0, 8.0, 8.0])
+
+
+def test_a_replay_recomputed_a_value_and_lost_what_a_reversed_view_of_it_read() -> None:
+    def f(a: Any) -> Any:
+        spread = np.sum(np.real(np.exp(1j * a) * a)) / a.size
+        scaled = a * (np.sum(a) / a.size)
+        return np.mean(scaled) + np.mean(scaled[:, ::-1] + a) + np.mean(spread) + np.mean(np.sin(a))
+
+    compiled = nbad.compile(f)
+    for seed in range(3):
+        a = np.random.default_rng(seed).normal(size=(3, 300))
+        np.testing.assert_allclose(compiled(a), f(a), rtol=1e-12)

@@ -275,7 +275,7 @@ class Schedule:
                 kept.append(item)
                 for slot in item.operands:
                     base = self.base(slot)
-                    if base in step.made and step.is_run and item.kind != PAD:
+                    if base in step.made and step.is_run and item.kind != PAD and self._same_register(slot):
                         local.add(base)
                     else:
                         wanted.add(base)
