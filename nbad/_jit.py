@@ -28,8 +28,10 @@ def _hash_sources() -> str:
     """Hash the sources of all modules that hold jitted code, in an order that does not depend on the disk."""
     here = pathlib.Path(__file__).parent
     digest = hashlib.sha256()
-    loops = [path for path in sorted(here.glob("*.py")) if b"from nbad._jit import" in path.read_bytes()]
-    for path in [pathlib.Path(__file__), *sorted(here.glob("kernels/*.py")), *loops]:
+    compiled = [path for path in sorted(here.rglob("*.py")) if b"from nbad._jit import" in path.read_bytes()]
+    # The loop of replays takes constants from these two.
+    compiled += [here / "replay" / "blocks.py", here / "replay" / "tiles.py"]
+    for path in [pathlib.Path(__file__), *sorted(here.glob("kernels/*.py")), *compiled]:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

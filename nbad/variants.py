@@ -129,16 +129,32 @@ class Replayer:
             raise Failure(self.line_of(workspace, status))
         for i, seen in news:
             workspace.prints[i] = seen
-        workspace.calls += 1
-        for listener in current():
-            listener.replays += 1
-            listener.nodes_run += workspace.nodes_run
-            listener.nodes_skipped += workspace.nodes_skipped
+        self.settle(workspace)
 
     def line_of(self, workspace: Any, status: int) -> tuple[str, int] | None:
         """Return the source line of a failed guard or of a host step that returned something else."""
         line = self.graph.guards[status].line if status >= 0 else workspace.failed_line
         return self.graph.lines[line] if 0 <= line < len(self.graph.lines) else None
+
+    def quick(self, values: Sequence[Any]) -> list[Any] | None:
+        """Return the results of a small program without fixed inputs, None where `call` must see to it."""
+        try:
+            workspace = self.pool.pop()
+        except IndexError:
+            return None
+        results: list[Any] | None = workspace.quick(values)
+        if results is not None:
+            self.settle(workspace)
+        self.pool.append(workspace)
+        return results
+
+    def settle(self, workspace: Any) -> None:
+        """Enter a run that ended well into the accounts."""
+        workspace.calls += 1
+        for listener in current():
+            listener.replays += 1
+            listener.nodes_run += workspace.nodes_run
+            listener.nodes_skipped += workspace.nodes_skipped
 
     def call(self, values: Sequence[Any]) -> list[Any]:
         """Return the results for `values`, the caller's own.
@@ -236,7 +252,11 @@ class Variant:
 
         `prints` holds fingerprints that were taken at this moment.
         """
-        if self.hidden is not None and (name := self.hidden.changed(prints)) is not None:
+        hidden = self.hidden
+        if hidden is None:
+            return None
+        name = hidden.changed(prints)
+        if name is not None:
             return name
         for array, seen in self.watched:
             if fingerprint(array) != seen:

@@ -1,5 +1,7 @@
 """Bugs that were found once, each named after its symptom."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
