@@ -30,6 +30,7 @@ from nbad.errors import (
     TapeError,
     WrtError,
 )
+from nbad.operators import Convolution
 from nbad.packing import ravel
 from nbad.primitive import primitive
 from nbad.report import Report, report
@@ -46,6 +47,7 @@ except PackageNotFoundError:  # run from a source folder that is not installed
 __all__ = [
     "CompileReport",
     "Compiled",
+    "Convolution",
     "DetachError",
     "EscapedTraceError",
     "InputTypeError",

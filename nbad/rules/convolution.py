@@ -15,6 +15,7 @@ So the pullback of u reads only the spectrum of v, and the other way round; ``g^
 is done by the jitted passes of `nbad.kernels.convolution`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,11 +23,12 @@ import numpy as np
 
 from nbad.keeping import operand
 from nbad.kernels import convolution as passes
+from nbad.rules import overlap
 from nbad.table import operation
 from nbad.trace import apply, cast, is_traced
 
 #: How a spectrum enters `filter_by_spectrum`.
-_TIMES, _TIMES_CONJ, _CONJ_TIMES = "x h", "x conj(h)", "conj(x) h"
+TIMES, TIMES_CONJ, CONJ_TIMES = "x h", "x conj(h)", "conj(x) h"
 
 
 # The op: forward, shared spectra, rules -------------------------------------------------------------
@@ -51,13 +53,13 @@ def v_hat(v, lengths, axes, real, v_start):
 
 
 def filter_u(g, v_hat, u_shape, lengths, axes, real, u_start, v_start, out_start, conj):
-    shape = _along(u_shape, axes)
+    shape = lengths_of(u_shape, axes)
     if is_traced(v_hat):
         return apply(
             FILTER, g, v_hat, lengths=lengths, axes=axes, real=real,
             u_start=out_start, v_start=v_start, out_start=u_start, out_shape=shape, conj=not conj,
         )  # fmt: skip
-    how = _TIMES if conj else _TIMES_CONJ
+    how = TIMES if conj else TIMES_CONJ
     return apply(
         FILTER_BY_SPECTRUM, g, v_hat, lengths=lengths, axes=axes, real=real,
         start=out_start, out_start=u_start, out_shape=shape, how=how,
@@ -65,7 +67,7 @@ def filter_u(g, v_hat, u_shape, lengths, axes, real, u_start, v_start, out_start
 
 
 def filter_v(g, u_hat, v_shape, lengths, axes, real, u_start, v_start, out_start, conj):
-    shape = _along(v_shape, axes)
+    shape = lengths_of(v_shape, axes)
     if is_traced(u_hat):
         first, second = (u_hat, g) if conj else (g, u_hat)
         first_start, second_start = (u_start, out_start) if conj else (out_start, u_start)
@@ -73,14 +75,14 @@ def filter_v(g, u_hat, v_shape, lengths, axes, real, u_start, v_start, out_start
             FILTER, first, second, lengths=lengths, axes=axes, real=real,
             u_start=first_start, v_start=second_start, out_start=v_start, out_shape=shape, conj=True,
         )  # fmt: skip
-    how = _CONJ_TIMES if conj else _TIMES_CONJ
+    how = CONJ_TIMES if conj else TIMES_CONJ
     return apply(
         FILTER_BY_SPECTRUM, g, u_hat, lengths=lengths, axes=axes, real=real,
         start=out_start, out_start=v_start, out_shape=shape, how=how,
     )  # fmt: skip
 
 
-def _along(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
+def lengths_of(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in axes)
 
 
@@ -128,7 +130,7 @@ class _FilterKernel:
                 other,
                 k == 1 or not conj,
                 starts[k],
-                _along(shapes[k], axes),
+                lengths_of(shapes[k], axes),
                 axes,
                 real,
             )
@@ -146,7 +148,7 @@ class _FilterKernel:
         self, k: int, g_hat: Any, other: Any, full: Any, shape: Any, start: Any, lengths: Any, axes: Any, real: Any, conj: Any
     ) -> np.ndarray:  # fmt: skip
         """Return the cotangent of operand `k` from two spectra; sums over broadcast batch axes come before the transform."""
-        crop = _along(shape, axes)
+        crop = lengths_of(shape, axes)
         first, second = (other, g_hat) if conj and k == 1 else (g_hat, other)
         if conj and k == 0:
             return passes.filter_from_spectrum(first, second, False, lengths, axes, real, start, crop)
@@ -178,18 +180,18 @@ def filter_by_spectrum_forward(x, h_hat, *, lengths, axes, real, start, out_star
             FILTER_BY_SPECTRUM, x, h_hat, lengths=lengths, axes=axes, real=real,
             start=start, out_start=out_start, out_shape=out_shape, how=how,
         )  # fmt: skip
-    if how == _CONJ_TIMES:
+    if how == CONJ_TIMES:
         x_hat = passes.spectrum(x, lengths, axes, real, start)
         return passes.filter_from_spectrum(h_hat, x_hat, True, lengths, axes, real, out_start, out_shape)
-    conj = how == _TIMES_CONJ
+    conj = how == TIMES_CONJ
     return passes.filter(x, start, lengths, h_hat, conj, out_start, out_shape, axes, real)[0]
 
 
 def filter_by_spectrum_x(g, h_hat, x_shape, lengths, axes, real, start, out_start, how):
-    back = {_TIMES: _TIMES_CONJ, _TIMES_CONJ: _TIMES, _CONJ_TIMES: _CONJ_TIMES}[how]
+    back = {TIMES: TIMES_CONJ, TIMES_CONJ: TIMES, CONJ_TIMES: CONJ_TIMES}[how]
     return apply(
         FILTER_BY_SPECTRUM, g, h_hat, lengths=lengths, axes=axes, real=real,
-        start=out_start, out_start=start, out_shape=_along(x_shape, axes), how=back,
+        start=out_start, out_start=start, out_shape=lengths_of(x_shape, axes), how=back,
     )  # fmt: skip
 
 
@@ -225,7 +227,9 @@ FILTER_KEEPING = operation(filter_keeping_forward, outputs=2)
 
 
 # The public functions -------------------------------------------------------------------------------
-def convolve(u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | None = None) -> Any:
+def convolve(
+    u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | None = None, method: str = "auto"
+) -> Any:
     """Convolve two arrays along some or all axes, by FFT.
 
     Parameters
@@ -238,6 +242,9 @@ def convolve(u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | Non
         period ``n``, which needs ``m <= n``.
     axes : int or sequence of int, optional
         Axes to convolve along; default all, and then `u` and `v` have the same number of dimensions.
+    method : {"auto", "fft", "overlap-add"}
+        Transforms of the whole arrays; or of blocks of the longer one, which are added up, for a long array and a short kernel
+        (not for "wrap"); or what is faster. The results are equal up to rounding.
 
     Returns
     -------
@@ -247,12 +254,13 @@ def convolve(u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | Non
     Raises
     ------
     ValueError
-        An unknown mode, empty arrays, axes or shapes that do not fit.
+        An unknown mode or method, empty arrays, axes or shapes that do not fit.
 
     Notes
     -----
     Three transforms forward, two for the gradient in one operand, three for both. Transforms are
-    real-to-complex when both operands are real, of fast lengths (except for "wrap"), and use all threads.
+    real-to-complex when both operands are real, of fast lengths (except for "wrap"), and use all threads. With "fft" it is
+    what SciPy calls ``fftconvolve``, with "overlap-add" ``oaconvolve``.
 
     Examples
     --------
@@ -264,10 +272,12 @@ def convolve(u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | Non
     >>> np.round(nbad.grad(f)(np.ones(4), np.array([1.0, 2.0])), 12)
     array([3., 3., 3., 3.])
     """
-    return _run(u, v, mode, axes, conj=False, name="convolve")
+    return _run(u, v, mode, axes, method, conj=False, name="convolve")
 
 
-def correlate(u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | None = None) -> Any:
+def correlate(
+    u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | None = None, method: str = "auto"
+) -> Any:
     """Correlate two arrays along some or all axes, by FFT.
 
     Parameters
@@ -278,6 +288,8 @@ def correlate(u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | No
         As for `convolve`; "full" starts at lag ``-(m - 1)``, "wrap" at lag 0.
     axes : int or sequence of int, optional
         Axes to correlate along; default all.
+    method : {"auto", "fft", "overlap-add"}
+        As for `convolve`.
 
     Returns
     -------
@@ -300,11 +312,11 @@ def correlate(u: Any, v: Any, mode: str = "full", axes: int | Sequence[int] | No
     >>> np.round(nbad.correlate(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 0.5])), 12)
     array([0.5, 2. , 3.5, 3. , 0. ])
     """
-    return _run(u, v, mode, axes, conj=True, name="correlate")
+    return _run(u, v, mode, axes, method, conj=True, name="correlate")
 
 
-def _run(u: Any, v: Any, mode: str, axes: Any, *, conj: bool, name: str) -> Any:
-    u, v = _floating(u), _floating(v)
+def _run(u: Any, v: Any, mode: str, axes: Any, method: str, *, conj: bool, name: str) -> Any:
+    u, v = floating(u), floating(v)
     if axes is None and u.ndim != v.ndim:
         raise ValueError(
             f"{name}: u has {u.ndim} dimensions and v has {v.ndim}; give axes= or reshape one of them"
@@ -316,21 +328,24 @@ def _run(u: Any, v: Any, mode: str, axes: Any, *, conj: bool, name: str) -> Any:
         u = np.reshape(u, (1,) * (ndim - u.ndim) + u.shape)
     if v.ndim < ndim:
         v = np.reshape(v, (1,) * (ndim - v.ndim) + v.shape)
-    along = _axes(axes, ndim, name)
+    along = axes_of(axes, ndim, name)
     dtype = np.result_type(u.dtype, v.dtype)
     u, v = (x if x.dtype == dtype else cast(x, dtype) for x in (u, v))
     if u.size == 0 or v.size == 0:
         raise ValueError(f"{name}: an operand is empty (shapes {u.shape} and {v.shape})")
     real = dtype.kind == "f"
-    n, m = _along(u.shape, along), _along(v.shape, along)
-    _check_batch(u.shape, v.shape, along, name)
+    n, m = lengths_of(u.shape, along), lengths_of(v.shape, along)
+    check_batch(u.shape, v.shape, along, name)
+    _check_method(method, mode, name)
     zeros = (0,) * len(along)
     if mode == "wrap":
         if any(b > a for a, b in zip(n, m, strict=True)):
             raise ValueError(f"{name}: mode 'wrap' has the period of u, {n}, and v is longer: {m}")
         starts, out_start, out_shape, lengths = zeros, zeros, n, n
     else:
-        out_start, out_shape = _part(n, m, mode, conj, name)
+        out_start, out_shape = part_of(n, m, mode, conj, name)
+        if method == "overlap-add" or (method == "auto" and overlap.pays(n, m)):
+            return _by_blocks(u, v, along, out_start, out_shape, real, conj)
         starts = tuple(b - 1 for b in m) if conj else zeros
         lengths = tuple(
             passes.fast_length(a + b - 1, real and k == len(along) - 1)
@@ -342,7 +357,46 @@ def _run(u: Any, v: Any, mode: str, axes: Any, *, conj: bool, name: str) -> Any:
     )  # fmt: skip
 
 
-def _part(
+def _by_blocks(u: Any, v: Any, axes: Any, out_start: Any, out_shape: Any, real: bool, conj: bool) -> Any:
+    """Return what the op `filter` would, from blocks of the longer operand along `axes`."""
+    n, m = lengths_of(u.shape, axes), lengths_of(v.shape, axes)
+    if math.prod(m) > math.prod(n):
+        # The longer one is cut; a correlation is the convolution with the kernel reversed and conjugated.
+        u, v = np.conjugate(np.flip(v, axes)) if conj else v, u
+        n, m, conj = m, n, False
+    halved = [real and axis == axes[-1] for axis in axes]
+    steps = [overlap.block_length(a, b, len(axes), h) for a, b, h in zip(n, m, halved, strict=True)]
+    cut = [k for k, (a, step) in enumerate(zip(n, steps, strict=True)) if step < a]
+    for k in reversed(cut):
+        u = overlap.split(u, axes[k], steps[k])
+        v = np.reshape(v, (*v.shape[: axes[k]], 1, *v.shape[axes[k] :]))
+    places = tuple(axis + sum(j <= k for j in cut) for k, axis in enumerate(axes))
+    wide = [step + b - 1 for step, b in zip(steps, m, strict=True)]
+    zeros = (0,) * len(axes)
+    y = apply(
+        FILTER, u, v, lengths=tuple(passes.fast_length(w, h) for w, h in zip(wide, halved, strict=True)),
+        axes=places, real=real, u_start=tuple(b - 1 for b in m) if conj else zeros, v_start=zeros,
+        out_start=tuple(0 if k in cut else start for k, start in enumerate(out_start)),
+        out_shape=tuple(w if k in cut else length for k, (w, length) in enumerate(zip(wide, out_shape, strict=True))),
+        conj=conj,
+    )  # fmt: skip
+    for k in reversed(cut):
+        y = apply(
+            overlap.OVERLAP_ADD, y, axis=places[k] - 1, step=steps[k], start=out_start[k], length=out_shape[k]
+        )
+    return y
+
+
+def _check_method(method: str, mode: str, name: str) -> None:
+    if method not in ("auto", "fft", "overlap-add"):
+        raise ValueError(f"{name}: method must be 'auto', 'fft' or 'overlap-add', not {method!r}")
+    if method == "overlap-add" and mode == "wrap":
+        raise ValueError(
+            f"{name}: mode 'wrap' is cyclic and has no method 'overlap-add'; use 'fft' or 'auto'"
+        )
+
+
+def part_of(
     n: tuple[int, ...], m: tuple[int, ...], mode: str, conj: bool, name: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return start and shape of the part of the full result that `mode` names."""
@@ -360,7 +414,7 @@ def _part(
     raise ValueError(f"{name}: mode must be 'full', 'same', 'valid' or 'wrap', not {mode!r}")
 
 
-def _floating(x: Any) -> Any:
+def floating(x: Any) -> Any:
     x = operand(x)
     if is_traced(x):
         return x
@@ -368,7 +422,7 @@ def _floating(x: Any) -> Any:
     return x.astype(np.float64) if x.dtype.kind in "iub" or x.dtype == np.float16 else x
 
 
-def _axes(axes: Any, ndim: int, name: str) -> tuple[int, ...]:
+def axes_of(axes: Any, ndim: int, name: str) -> tuple[int, ...]:
     if axes is None:
         return tuple(range(ndim))
     given = (axes,) if isinstance(axes, (int, np.integer)) else tuple(axes)
@@ -382,7 +436,7 @@ def _axes(axes: Any, ndim: int, name: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _check_batch(a: Sequence[int], b: Sequence[int], axes: Sequence[int], name: str) -> None:
+def check_batch(a: Sequence[int], b: Sequence[int], axes: Sequence[int], name: str) -> None:
     for axis, (x, y) in enumerate(zip(a, b, strict=True)):
         if axis not in axes and x != y and 1 not in (x, y):
             raise ValueError(
