@@ -59,7 +59,7 @@ class CompileReport:
     recordings: int = 0
     variants: int = 0
     evictions: int = 0
-    lines: "Counter[str]" = field(default_factory=Counter)
+    lines: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         """Return a table for people."""
@@ -73,7 +73,11 @@ class CompileReport:
 
 
 def compile(
-    function: Callable[..., Any] | None = None, /, *, variants: int = 16, rewrites: Iterable[str] | None = None
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    variants: int = 16,
+    rewrites: Iterable[str] | None = None,
 ) -> Any:
     """Record a function once, and replay the recording.
 
@@ -306,7 +310,9 @@ class Compiled:
             return function(*args, **kwargs)
 
         # Objects and functions among the arguments may hold state, like those that the function reaches by itself.
-        fixed = [leaf for i, leaf in enumerate(call.leaves) if i not in set(call.inputs) and not _is_plain(leaf)]
+        fixed = [
+            leaf for i, leaf in enumerate(call.leaves) if i not in set(call.inputs) and not _is_plain(leaf)
+        ]
         before = Hidden.of(functools.partial(function, *fixed) if fixed else function)
         draws = Draws.of(before, call.leaves)
         prints = [print_of(value) for value in values]
@@ -362,13 +368,17 @@ class Compiled:
     def __deepcopy__(self, memo: Any) -> Compiled:
         """Return a compiled function of its own; recordings, which never change, are shared."""
         made = Compiled(
-            self.function, variants=self.limit, rewrites=self.rewrites, name=self.name, signature=self.signature
+            self.function,
+            variants=self.limit,
+            rewrites=self.rewrites,
+            name=self.name,
+            signature=self.signature,
         )
         made._by_key = {key: tuple(v.copy() for v in row) for key, row in self._by_key.items()}
         return made
 
     def __reduce__(self) -> Any:
-        """Pickle by name where the module knows this object by its name, else the function; its recordings if it has no name."""
+        """Pickle by name where the module knows this object by it, else by the function, else by its recordings."""
         module, path = getattr(self, "__module__", None), getattr(self, "__qualname__", "")
         found: Any = sys.modules.get(module) if module else None
         for part in path.split("."):
@@ -389,7 +399,9 @@ class Compiled:
 
     def to_bytes(self) -> bytes:
         """Return all recordings in the format of `save`."""
-        return saving.pack_variants(self.name, self.signature, [v for row in self._by_key.values() for v in row])
+        return saving.pack_variants(
+            self.name, self.signature, [v for row in self._by_key.values() for v in row]
+        )
 
     def save(self, path: Any) -> None:
         """Write all recordings to a file.

@@ -23,7 +23,7 @@ from nbad.transforms import value_and_grad, vjp
 __all__ = ["Derived", "GuardFailed", "Inline", "Primal", "derive", "record_primal"]
 
 
-class Inline(Exception):  # noqa: N818 - it is an outcome, no error
+class Inline(Exception):
     """The function reached a value that somebody else traces: it can only be called, not recorded."""
 
 
@@ -218,5 +218,5 @@ def same(a: Any, b: Any) -> bool:
     """Return whether two guards saw the same, to the bit."""
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         a, b = np.asarray(a), np.asarray(b)
-        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        return bool(a.dtype == b.dtype) and a.shape == b.shape and a.tobytes() == b.tobytes()
     return type(a) is type(b) and bool(a == b)

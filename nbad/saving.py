@@ -75,13 +75,17 @@ def unpack_variants(content: bytes) -> tuple[str, inspect.Signature | None, list
             tokens = _tokens(meta["skeleton"])
             specs = tuple(_read_spec(s) for s in meta["specs"])
             template = Template(
-                _tokens(meta["result"]), [_read_leaf(x) for x in meta["leaves"]], [_index(i) for i in meta["places"]]
+                _tokens(meta["result"]),
+                [_read_leaf(x) for x in meta["leaves"]],
+                [_index(i) for i in meta["places"]],
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise TapeError(f"the description of arguments and results is damaged: {error}") from None
         _check(tokens, specs, template, graph)
         key = (tuple(tokens), specs)
-        variants.append(Variant(key, tuple(tokens), Primal(graph, template), None, [None] * len(graph.inputs), None))
+        variants.append(
+            Variant(key, tuple(tokens), Primal(graph, template), None, [None] * len(graph.inputs), None)
+        )
     return name, signature, variants
 
 

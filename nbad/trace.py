@@ -491,9 +491,7 @@ def _append(
         for i in op.hidden:
             value: Any = made.get(i)
             hidden = isinstance(value, (np.ndarray, Traced))
-            slot = tape.add_slot(
-                value.dtype if hidden else np.dtype(np.float64), value.shape if hidden else ()
-            )
+            slot = tape.add_slot(value.dtype if hidden else np.dtype("f8"), value.shape if hidden else ())
             if value is not None:
                 tape.objects[slot] = value
                 tape.ref[slot] = id(value) if hidden else 1

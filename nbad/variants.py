@@ -34,7 +34,7 @@ _BITS = 60
 _clock = itertools.count(1)
 
 
-class Failure(Exception):  # noqa: N818 - it is an outcome, no error
+class Failure(Exception):
     """A replay that does not fit the inputs; `line` is the source line that saw it."""
 
     def __init__(self, line: tuple[str, int] | None) -> None:
@@ -74,7 +74,7 @@ class Replayer:
         self.program = Program(self.graph, self.masks)
         self.pool: list[Any] = []
         self.made: list[Any] = []
-        self.lost = 0
+        self.lost: int = 0
         self.lock = threading.Lock()
 
     def take(self) -> Any:
@@ -93,7 +93,8 @@ class Replayer:
     def replays(self) -> int:
         """Number of replays so far."""
         with self.lock:
-            return self.lost + sum(workspace.calls for workspace in self.made)
+            found: int = self.lost + sum(workspace.calls for workspace in self.made)
+            return found
 
     def drop(self, workspace: Any) -> None:
         """Forget a workspace in which a run did not end well."""
@@ -113,7 +114,9 @@ class Replayer:
                 news.append((i, seen))
         return mask, news
 
-    def advance(self, workspace: Any, values: Sequence[Any], changed: int, news: list[tuple[int, Any]]) -> None:
+    def advance(
+        self, workspace: Any, values: Sequence[Any], changed: int, news: list[tuple[int, Any]]
+    ) -> None:
         """Run the program in a workspace.
 
         Raises
@@ -272,7 +275,9 @@ class Variant:
         self.derived[kind, places, has_aux, _kinds(extra)] = derived
         return derived, result
 
-    def known(self, kind: str, places: tuple[int, ...], has_aux: bool, extra: Sequence[Any]) -> Derived | None:
+    def known(
+        self, kind: str, places: tuple[int, ...], has_aux: bool, extra: Sequence[Any]
+    ) -> Derived | None:
         """Return a transformation that was derived before."""
         return self.derived.get((kind, places, has_aux, _kinds(extra)))
 

@@ -35,7 +35,8 @@ class Listing:
         graph = self.graph
         rows = [f"input     %{slot}: {_aval(graph, slot)}" for slot in graph.inputs]
         rows += [
-            f"constant  %{slot}: {_aval(graph, slot)}{_value(graph.constants[slot])}" for slot in graph.constants
+            f"constant  %{slot}: {_aval(graph, slot)}{_value(graph.constants[slot])}"
+            for slot in graph.constants
         ]
         waiting = list(graph.guards)
         for i, node in enumerate(graph.nodes):
@@ -64,7 +65,10 @@ def to_dot(graph: Graph) -> str:
     """
     rows = ["digraph tape {", "  node [shape=box];"]
     rows += [f'  s{slot} [label="input {_aval(graph, slot)}", shape=ellipse];' for slot in graph.inputs]
-    rows += [f'  s{slot} [label="{_aval(graph, slot)}{_value(v)}", style=dashed];' for slot, v in graph.constants.items()]
+    rows += [
+        f'  s{slot} [label="{_aval(graph, slot)}{_value(v)}", style=dashed];'
+        for slot, v in graph.constants.items()
+    ]
     maker = {slot: f"s{slot}" for slot in (*graph.inputs, *graph.constants)}
     for i, node in enumerate(graph.nodes):
         label = f"{node.op.name} {_aval(graph, node.outputs[0])}"

@@ -220,9 +220,10 @@ def _check_guard(
 def _recording_of(inputs: Sequence[Any]) -> Tape | None:
     """Return the recording tape that `inputs` end in."""
     for value in inputs:
-        value = plain(value)
-        if type(value) is Traced:
-            return value._tape
+        recorded = plain(value)
+        if type(recorded) is Traced:
+            found: Tape = recorded._tape
+            return found
     return None
 
 
