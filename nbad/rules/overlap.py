@@ -18,8 +18,9 @@ from nbad.trace import apply, is_traced
 
 #: Samples of a box that fits the cache with all that its convolution needs, and of the smallest one that is worth its calls.
 CACHED_BOX, SMALLEST_BOX = 1 << 13, 1 << 9
-#: Samples along the only transformed axis from which on `auto` cuts it into blocks, if the kernel is `SHORTER` times as short.
-LONG, SHORTER = 1 << 16, 8
+#: `auto` cuts the only transformed axis into blocks from so many samples on, if the kernel is so many times as short and has
+#: at most so many: with longer ones the blocks leave the cache, and whole transforms in four steps are as fast (measured).
+LONG, SHORTER, LONGEST_KERNEL = 1 << 16, 8, CACHED_BOX // 4
 
 
 def segments_forward(x: Any, *, axis: int, step: int, start: int, count: int, width: int) -> Any:
@@ -71,7 +72,7 @@ def pays(n: Sequence[int], m: Sequence[int]) -> bool:
     if len(long) != 1:
         return False  # several axes: the passes of a convolution stay in the cache by themselves
     a, b = max(long[0]), min(long[0])
-    return a >= LONG and SHORTER * b <= a
+    return a >= LONG and SHORTER * b <= a and b <= LONGEST_KERNEL
 
 
 def split(x: Any, axis: int, length: int) -> Any:

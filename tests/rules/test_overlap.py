@@ -158,6 +158,8 @@ def test_the_kernels_spectrum_is_short() -> None:
         ((2, 1 << 16), (1, 100), "same", 1, True),
         ((1 << 16, 1), (100, 1), "same", None, True),
         ((1 << 16,), (1 << 14,), "full", None, False),
+        ((1 << 17,), (2049,), "full", None, False),
+        ((1 << 17,), (2048,), "full", None, True),
         ((1 << 15,), (100,), "full", None, False),
         ((1 << 16,), (100,), "wrap", None, False),
         ((1 << 16, 2), (100, 2), "full", None, False),
