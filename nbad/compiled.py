@@ -162,6 +162,7 @@ class Compiled:
         self._by_key: dict[Any, tuple[Variant, ...]] = {}
         self._account = CompileReport()
         self._warned: set[str] = set()
+        self._refused: set[Any] = set()
         self._bound: weakref.WeakKeyDictionary[Any, Compiled] = weakref.WeakKeyDictionary()
         self._value = transformation(self, "value", None, False)
 
@@ -220,6 +221,7 @@ class Compiled:
             for row in self._by_key.values():
                 self._account.replays += sum(variant.replays for variant in row)
             self._by_key = {}
+            self._refused = set()
             self._value = transformation(self, "value", None, False)
 
     def _latest(self) -> Variant | None:
@@ -252,24 +254,43 @@ class Compiled:
         derives : bool
             Whether `first` derives something from the recording.
         """
+        if call.key in self._refused:
+            return inline()
         values = call.values()
         tried: set[Variant] = set()
-        cause: str | None = None
-        found, cause = self._try(call, values, replay, tried, cause)
+        found, cause = self._try(call, values, replay, tried, None)
         if found is not _MISS:
             return found
+        refusal: Exception | None = None
         with self._lock:
             # Another thread may have recorded it meanwhile.
             found, cause = self._try(call, values, replay, tried, cause)
             if found is not _MISS:
                 return found
+            if self.function is None:
+                raise self._unknown(cause)
             try:
                 variant, result = self._record(call, values, cause, derives)
-            except Inline:
-                variant = None
-        if variant is None:
-            return inline()
-        return first(variant, result, values)
+            except Exception as error:
+                refusal = error
+        if refusal is None:
+            return first(variant, result, values)
+        # The function has the last word: an error of its own comes again, as if it had not been compiled.
+        answer = inline()
+        if not isinstance(refusal, Inline):
+            if len(self._refused) > _MOST_REFUSED:
+                self._refused.clear()
+            self._refused.add(call.key)
+            self._warn(f"{self.name} runs uncompiled, because it could not be recorded: {refusal}")
+        return answer
+
+    def _unknown(self, cause: str | None) -> TapeError:
+        return TapeError(
+            f"{self.name}: this loaded function has no recording for these arguments"
+            + (f" ({cause})" if cause else ""),
+            at=user_line(),
+            fix="Save it again after a call with arguments of these shapes and dtypes.",
+        )
 
     def _try(
         self,
@@ -297,13 +318,7 @@ class Compiled:
     def _record(self, call: Call, values: list[Any], cause: str | None, derives: bool) -> tuple[Variant, Any]:
         """Call the function and record it, for something that is derived at once if `derives`; the lock is held."""
         function = self.function
-        if function is None:
-            raise TapeError(
-                f"{self.name}: this loaded function has no recording for these arguments"
-                + (f" ({cause})" if cause else ""),
-                at=user_line(),
-                fix="Save it again after a call with arguments of these shapes and dtypes.",
-            )
+        assert function is not None
 
         def run(traced: list[Any]) -> Any:
             args, kwargs = call.arguments(traced)
@@ -471,6 +486,8 @@ def _rebuilt(options: dict[str, Any], content: bytes) -> Compiled:
 
 
 _MISS: Any = object()
+#: Signatures that are remembered as not to be recorded.
+_MOST_REFUSED = 1000
 
 
 def _is_plain(leaf: Any) -> bool:
