@@ -14,7 +14,7 @@ array([18., 18., 18., 18.])
 from importlib.metadata import PackageNotFoundError, version
 
 from nbad import scipy_fft, testing
-from nbad.compiled import Compiled, CompileReport, compile, load
+from nbad.compiled import Compiled, compile, load
 from nbad.control import config, get_threads, set_threads, warmup
 from nbad.directional import hvp, jvp
 from nbad.errors import (
@@ -33,7 +33,7 @@ from nbad.errors import (
 from nbad.operators import Convolution
 from nbad.packing import ravel
 from nbad.primitive import primitive
-from nbad.report import Report, report
+from nbad.report import CompileReport, Report, report
 from nbad.rules.convolution import convolve, correlate
 from nbad.rules.patches import patches
 from nbad.transforms import grad, stop_gradient, value_and_grad, vjp

@@ -16,7 +16,6 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,46 +29,12 @@ from nbad.methods import user_frame, user_line
 from nbad.replay.graph import Graph
 from nbad.replay.picture import Listing, to_dot
 from nbad.replay.rewrites import REWRITES, rewrite_primal
+from nbad.report import CompileReport
 from nbad.signatures import Call
 from nbad.variants import Failure, Variant, print_of
 from nbad.wrt import signature_of
 
-__all__ = ["CompileReport", "Compiled", "compile", "load"]
-
-
-@dataclass(slots=True)
-class CompileReport:
-    """What a compiled function did so far.
-
-    Attributes
-    ----------
-    replays : int
-        Calls (of the function and of its transformations) that were answered by a replay.
-    recordings : int
-        Times that the Python function was called and recorded.
-    variants : int
-        Recordings that are kept.
-    evictions : int
-        Recordings that were dropped to make room.
-    lines : Counter of str
-        What caused recordings after the first one: a source line whose guard failed, or what was new.
-    """
-
-    replays: int = 0
-    recordings: int = 0
-    variants: int = 0
-    evictions: int = 0
-    lines: Counter[str] = field(default_factory=Counter)
-
-    def __str__(self) -> str:
-        """Return a table for people."""
-        rows = [
-            f"replays     {self.replays}",
-            f"recordings  {self.recordings}",
-            f"variants    {self.variants} kept, {self.evictions} dropped",
-        ]
-        rows += [f"  {count} times because of {line}" for line, count in self.lines.most_common()]
-        return "\n".join(rows)
+__all__ = ["Compiled", "compile", "load"]
 
 
 def compile(

@@ -80,10 +80,47 @@ class Report:
             f"seconds           {self.time_forward:.6f} forward, {self.time_sweep:.6f} sweep",
         ]
         if self.replays:
-            rows.append(f"replays           {self.replays}: {self.nodes_run} nodes run, {self.nodes_skipped} unchanged")
+            rows.append(
+                f"replays           {self.replays}: {self.nodes_run} nodes run, {self.nodes_skipped} unchanged"
+            )
         for op, operand in sorted(set(self.rules_run) | set(self.rules_skipped)):
             run, skipped = self.rules_run[op, operand], self.rules_skipped[op, operand]
             rows.append(f"  {op}, {operand}: {run} run, {skipped} skipped")
+        return "\n".join(rows)
+
+
+@dataclass(slots=True)
+class CompileReport:
+    """What a compiled function did so far.
+
+    Attributes
+    ----------
+    replays : int
+        Calls (of the function and of its transformations) that were answered by a replay.
+    recordings : int
+        Times that the Python function was called and recorded.
+    variants : int
+        Recordings that are kept.
+    evictions : int
+        Recordings that were dropped to make room.
+    lines : Counter of str
+        What caused recordings after the first one: a source line whose guard failed, or what was new.
+    """
+
+    replays: int = 0
+    recordings: int = 0
+    variants: int = 0
+    evictions: int = 0
+    lines: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        """Return a table for people."""
+        rows = [
+            f"replays     {self.replays}",
+            f"recordings  {self.recordings}",
+            f"variants    {self.variants} kept, {self.evictions} dropped",
+        ]
+        rows += [f"  {count} times because of {line}" for line, count in self.lines.most_common()]
         return "\n".join(rows)
 
 
