@@ -1,4 +1,4 @@
-"""What a compiled function shows and keeps: reports, listings, refusals, copies, files. Its values are judged in test_compile_laws."""
+"""What a compiled function shows and keeps: reports, listings, refusals, copies, files (its values: test_compile_laws)."""
 
 import copy
 import pickle
