@@ -33,7 +33,7 @@ __all__ = ["correlate_spectra", "fast_length", "filter", "filter_from_spectrum",
 Array = np.ndarray[Any, Any]
 Extents = tuple[int, ...]
 
-BLOCK = 1 << 16
+BLOCK = 1 << 17
 """Bytes of one block of columns, with all rows of the first axis: the buffer of pass (b)."""
 
 

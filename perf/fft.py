@@ -1,0 +1,274 @@
+"""Time a convolution whose kernel has been transformed already, and value and gradient of its residual, beside peers.
+
+The first table of each size is of ``ifft(fft(u) * v_hat)``, real and cyclic: two transforms, by everyone who can be told to do
+only these, among them the two calls of rocket-fft on whole arrays that naive code would make. The second is of value and
+gradient of ``sum((convolve(u, v) - m)**2)`` with v and m fixed, compiled where a library can. The last one is of the
+largest memory that a fresh process takes for the latter. Run ``python perf/fft.py``, with ``--shapes`` for other sizes.
+"""
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import _bench
+import numpy as np
+from _bench import Contestant, Session, Table, find, least, progress, ratio
+from memory import forget_peak, peak, resident
+from seed import losses, replayed, torch_contestants
+
+Array = Any
+SHAPES = ("512x512x23", "256x256x256", "2048x2048", "4194304", "4194301")
+QUICK = ("24x20x7", "64x48", "4096", "1009")
+LIBRARIES = ("nbad compiled", "JAX jit", "torch", "scipy.fft by hand")
+
+
+def data(shape: tuple[int, ...], dtype: str) -> tuple[Array, Array, Array]:
+    """Return u, a kernel v of unit sum, and a darker m, so that the gradient does not vanish."""
+    rng = np.random.default_rng(59606)
+    u, v, m = (rng.random(shape).astype(dtype) for _ in range(3))
+    v /= math.fsum(v.ravel())
+    m *= 0.5
+    return u, v, m
+
+
+# The convolution alone
+
+
+def by_nbad(u: Array, v: Array) -> list[Contestant]:
+    """Return the passes as the rules call them, and the public function compiled with v fixed."""
+    nbad = _bench.load_nbad()
+    from nbad.kernels import convolution
+
+    axes, zeros = tuple(range(u.ndim)), (0,) * u.ndim
+    v_hat = convolution.spectrum(v, u.shape, axes, True)
+
+    def passes() -> tuple[Array]:
+        return (convolution.filter(u, zeros, u.shape, v_hat, False, zeros, u.shape, axes, True)[0],)
+
+    whole = nbad.compile(lambda u: nbad.convolve(u, v, mode="wrap"))
+    return [Contestant("nbad", passes), Contestant("nbad compiled", lambda: (whole(u),))]
+
+
+def by_scipy(u: Array, v: Array) -> list[Contestant]:
+    """Return scipy.fft with the spectrum kept, and fftconvolve, which is linear and keeps nothing."""
+    if not _bench.installed("scipy"):
+        return []
+    import scipy.fft
+    import scipy.signal
+
+    v_hat = scipy.fft.rfftn(v)
+
+    def kept() -> tuple[Array]:
+        u_hat = scipy.fft.rfftn(u, workers=_bench.THREADS)
+        u_hat *= v_hat
+        return (scipy.fft.irfftn(u_hat, s=u.shape, workers=_bench.THREADS, overwrite_x=True),)
+
+    def fftconvolve() -> Array:
+        with scipy.fft.set_workers(_bench.THREADS):
+            return scipy.signal.fftconvolve(u, v, mode="same")
+
+    return [
+        Contestant(f"scipy.fft, {_bench.THREADS} workers", kept),
+        Contestant("scipy.signal.fftconvolve", fftconvolve, None),
+    ]
+
+
+def by_rocket_fft(u: Array, v: Array) -> list[Contestant]:
+    """Return the two transforms of whole arrays and nothing else: the floor of naive code."""
+    import numba
+    from rocket_fft import c2r, r2c
+
+    axes, threads = np.arange(u.ndim), _bench.THREADS
+    half = np.empty((*u.shape[:-1], u.shape[-1] // 2 + 1), np.result_type(u.dtype, np.complex64))
+    y, factor = np.empty_like(u), 1.0 / u.size
+
+    @numba.njit
+    def transforms(u: Array, half: Array, y: Array, axes: Array, factor: float, threads: int) -> None:
+        r2c(u, half, axes, True, 1.0, threads)
+        c2r(half, y, axes, False, factor, threads)
+
+    return [Contestant("rocket-fft", lambda: transforms(u, half, y, axes, factor, threads), None)]
+
+
+def by_pyfftw(u: Array, v: Array) -> list[Contestant]:
+    """Return FFTW with measured plans, for one thread and for all; plans of long primes take minutes and are left out."""
+    if not _bench.installed("pyfftw") or (max(u.shape) > 1 << 20 and max(u.shape) % 2):
+        return []
+    import pyfftw
+
+    axes = tuple(range(u.ndim))
+    half_shape = (*u.shape[:-1], u.shape[-1] // 2 + 1)
+    v_hat = np.fft.rfftn(v).astype(np.result_type(u.dtype, np.complex64))
+    found = []
+    for threads in (1, _bench.THREADS):
+        progress(f"FFTW plans, {threads} threads")
+        x, half = pyfftw.empty_aligned(u.shape, u.dtype), pyfftw.empty_aligned(half_shape, v_hat.dtype)
+        options = {"axes": axes, "threads": threads, "flags": ("FFTW_MEASURE", "FFTW_DESTROY_INPUT")}
+        forward = pyfftw.FFTW(x, half, **options)
+        back = pyfftw.FFTW(half, x, direction="FFTW_BACKWARD", **options)
+
+        def call(x: Array = x, half: Array = half, forward: Any = forward, back: Any = back) -> tuple[Array]:
+            np.copyto(x, u)
+            forward()
+            np.multiply(half, v_hat, out=half)
+            return (back(),)
+
+        found.append(Contestant(f"pyFFTW, measured plans, {threads} threads", call))
+    return found
+
+
+def by_mkl(u: Array, v: Array) -> list[Contestant]:
+    """Return MKL through mkl_fft."""
+    if not _bench.installed("mkl_fft"):
+        return []
+    import mkl_fft
+
+    v_hat = mkl_fft.rfftn(v)
+    return [Contestant("mkl_fft", lambda: (mkl_fft.irfftn(mkl_fft.rfftn(u) * v_hat, s=u.shape),))]
+
+
+def convolution(session: Session, size: str, dtype: str, u: Array, v: Array) -> None:
+    """Measure the convolution with the spectrum at hand."""
+    title = f"convolution with the spectrum at hand, {size} {dtype}"
+    makers = (by_nbad, by_scipy, by_rocket_fft, by_pyfftw, by_mkl)
+    contestants = [contestant for make in makers for contestant in make(u, v)]
+    session.measure(title, contestants, rtol=1e-12 if dtype == "float64" else 1e-5)
+    session.table(title, contestants, "nbad")
+    ours = find(contestants, "nbad")
+    scipy = least([c.median for c in contestants if c.name.startswith("scipy")])
+    others = least([c.median for c in contestants if c.name.startswith(("pyFFTW", "mkl"))])
+    session.aim(f"{size} {dtype}, SciPy / nbad", ratio(scipy, ours), at_least=1.0)
+    session.aim(f"{size} {dtype}, the faster of FFTW and MKL / nbad", ratio(others, ours), at_least=1.0)
+    session.aim(
+        f"{size} {dtype}, nbad / rocket-fft", ratio(ours, find(contestants, "rocket-fft")), at_most=0.9
+    )
+    print()
+
+
+# Value and gradient
+
+
+def gradients(session: Session, size: str, dtype: str, u: Array, v: Array, m: Array) -> None:
+    """Measure value and gradient in u, with v and m fixed."""
+    title = f"value and gradient in u, {size} {dtype}"
+    contestants = replayed(u, v, m)[1] + torch_contestants(u, v, m, False)
+    session.measure(title, contestants, rtol=1e-10 if dtype == "float64" else 1e-5)
+    base = "nbad compiled"
+    session.table(title, contestants, base)
+    ours = find(contestants, base)
+    bound = {"float32": 1.6}.get(dtype, 2.0 if u.ndim < 3 else 2.5)
+    real, plain = find(contestants, "JAX jit, hand-written rfft"), find(contestants, "JAX jit, plain formula")
+    torch = find(contestants, "torch, hand-written rfft")
+    session.aim(f"{size} {dtype}, JAX jit with hand-written rfft / nbad", ratio(real, ours), at_least=bound)
+    session.aim(f"{size} {dtype}, JAX jit as the seed writes it / nbad", ratio(plain, ours), at_least=4)
+    session.aim(f"{size} {dtype}, torch / nbad", ratio(torch, ours), at_least=4)
+    print()
+
+
+# Memory, each library in fresh processes
+
+
+def gradient_of(library: str, u: Array, v: Array, m: Array) -> Callable[[], Any]:
+    """Return a call that computes value and gradient in u."""
+    if library == "JAX jit":
+        import jax
+
+        arrays = [jax.numpy.asarray(x) for x in (u, v, m)]
+        f = jax.jit(jax.value_and_grad(losses(jax.numpy)["hand-written rfft"]))
+        return lambda: jax.block_until_ready(f(*arrays))
+    if library == "torch":
+        return torch_contestants(u, v, m, False)[0].call
+    if library == "scipy.fft by hand":
+        import scipy.fft
+        from seed import by_hand
+
+        v_hat = scipy.fft.rfftn(v, workers=_bench.THREADS)
+        return lambda: by_hand(scipy.fft, u, v, m, False, v_hat, workers=_bench.THREADS)
+    nbad = _bench.load_nbad()
+    g = nbad.value_and_grad(nbad.compile(lambda u, v, m: np.sum((nbad.convolve(u, v, mode="wrap") - m) ** 2)))
+    return lambda: g(u, v, m)
+
+
+def work(library: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Measure one library in this process; print the result as JSON."""
+    small = data(tuple(min(n, 16) for n in shape), dtype)
+    gradient_of(library, *small)()  # what is loaded and compiled is not what the arrays take
+    u, v, m = data(shape, dtype)
+    forget_peak()
+    before = resident()
+    call = gradient_of(library, u, v, m)
+    for _ in range(3):
+        start = time.perf_counter()
+        call()
+        seconds = time.perf_counter() - start
+    print(json.dumps({"bytes": peak() - before, "seconds": seconds, "array": u.nbytes}))
+
+
+def peaks(session: Session, size: str, dtype: str) -> None:
+    """Measure the peak of value and gradient by each library."""
+    title = f"memory at the peak of value and gradient, {size} {dtype}"
+    rows: list[list[Any]] = []
+    needed = {"JAX jit": "jax", "torch": "torch", "scipy.fft by hand": "scipy"}
+    for library in LIBRARIES:
+        if library in needed and not _bench.installed(needed[library]):
+            continue
+        found = []
+        for number in range(min(session.rounds, 3)):
+            progress(f"{title}: round {number + 1}, {library}")
+            command = [sys.executable, __file__, "--worker", library, "--shapes", size, "--dtypes", dtype]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                found.append(json.loads(done.stdout.splitlines()[-1]))
+            elif library.startswith("nbad"):
+                session.failures.append(f"{title}: {library} failed with exit code {done.returncode}")
+        progress("")
+        if found:
+            top = statistics.median(r["bytes"] for r in found)
+            rows.append([library, top / 1e6, top / found[0]["array"]])
+        else:
+            rows.append([library, None, None])
+    session.show(Table(title, ["", "peak above u, v, m, MB", "in arrays like u"], rows))
+    others = least([row[1] for row in rows[1:]])
+    session.aim(f"{size} {dtype}, peak of the leanest peer / nbad", ratio(others, rows[0][1]), at_least=1.0)
+    print()
+
+
+def main() -> int:
+    parser = _bench.arguments(__doc__.splitlines()[0], rounds=7)
+    parser.add_argument("--shapes", nargs="+", help=f"sizes like 512x512x23 (default {' '.join(SHAPES)})")
+    parser.add_argument("--dtypes", nargs="+", choices=("float64", "float32"), default=["float64", "float32"])
+    parser.add_argument(
+        "--only", nargs="+", choices=("convolution", "gradient", "memory"),
+        default=["convolution", "gradient", "memory"],
+    )  # fmt: skip
+    parser.add_argument("--worker", choices=LIBRARIES, help="internal: measure this library in this process")
+    options = parser.parse_args()
+    _bench.prepare()
+    sizes = options.shapes or (QUICK if options.quick else SHAPES)
+    shapes = {size: tuple(int(n) for n in size.split("x")) for size in sizes}
+    if options.worker:
+        work(options.worker, shapes[sizes[0]], options.dtypes[0])
+        return 0
+    session = Session(os.path.basename(__file__).removesuffix(".py"), options)
+    for size, shape in shapes.items():
+        for dtype in options.dtypes:
+            u, v, m = data(shape, dtype)
+            if "convolution" in options.only:
+                convolution(session, size, dtype, u, v)
+            if "gradient" in options.only:
+                gradients(session, size, dtype, u, v, m)
+    if "memory" in options.only:
+        for size in sizes[:1]:
+            for dtype in options.dtypes:
+                peaks(session, size, dtype)
+    return session.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
