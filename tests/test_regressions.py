@@ -128,3 +128,17 @@ def test_a_replay_recomputed_a_value_and_lost_what_a_reversed_view_of_it_read() 
     for seed in range(3):
         a = np.random.default_rng(seed).normal(size=(3, 300))
         np.testing.assert_allclose(compiled(a), f(a), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [3, 60])
+def test_a_replay_that_returned_a_reshaped_value_failed_where_python_read_the_value_itself(n: int) -> None:
+    def f(a: Any, b: Any) -> Any:
+        product = np.sin(a) @ b
+        return product.reshape(-1), product @ b, np.ravel(np.cos(b)), np.sort(np.cos(b), axis=0), product
+
+    compiled = nbad.compile(f)
+    for seed in range(3):
+        a, b = np.random.default_rng(seed).normal(size=(2, n, n))
+        for got, expected in zip(compiled(a, b), f(a, b), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+    assert compiled.report().recordings == 1

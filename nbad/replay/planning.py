@@ -327,7 +327,12 @@ class Plan:
         hosts_read.update(host.outputs[0].slot for host in self.hosts if host.into is not None)
         hosts_read.update(self._reader(guard.slot).slot for guard in self.guards)
         self.read_inputs = [(i, slot) for i, slot, _ in self.array_inputs if slot in hosts_read]
-        self.read_results = [(i, row[1]) for i, row in enumerate(self.fresh_results) if row[1] in hosts_read]
+        # An output may have another shape than the value that lies in its memory.
+        self.read_results = [
+            (i, base, None if shape == self.lowering.avals[base][1] else self.lowering.avals[base][1])
+            for i, (_, base, shape, _) in enumerate(self.fresh_results)
+            if base in hosts_read
+        ]
         self.done = ((len(steps) - 1) << WHY_BITS) | loop.DONE
         native = all(step[0] in (loop.RUN, loop.TRUTH_GUARD, loop.CONTENTS_GUARD, loop.END) for step in steps)
         self.fast = native and not self.number_inputs and not self.read_inputs and not self.read_results

@@ -159,8 +159,8 @@ class Workspace:
         made = self.made = [new(shape, dtype) for new, shape, dtype in self.fresh_arrays]
         for array_, buffer in zip(made, self.fresh_buffers, strict=True):
             ids[buffer] = id(array_)
-        for index, slot in self.read_results:
-            env[slot] = made[index]
+        for index, slot, shape in self.read_results:
+            env[slot] = made[index] if shape is None else made[index].reshape(shape)
         if self.fresh:
             changed = -1
         self.fresh = True  # until the run has come to its end
