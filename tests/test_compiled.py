@@ -320,3 +320,16 @@ def test_a_gradient_of_a_linear_loss_runs_no_forward() -> None:
     assert account.nodes_run == 0
     k += 1  # in place: seen
     np.testing.assert_array_equal(nbad.grad(f)(X, k), k)
+
+
+def test_long_convolutions_replay() -> None:
+    rng = np.random.default_rng(0)
+    u, v = rng.random(1 << 16), rng.random(64)
+    f = nbad.compile(lambda u, v: np.sum(nbad.convolve(u, v, method="fft") ** 2))
+    for _ in range(4):
+        found = nbad.grad(f)(u, v)
+    np.testing.assert_allclose(found, nbad.grad(lambda u: np.sum(nbad.convolve(u, v) ** 2))(u), rtol=1e-9)
+    assert f.report().recordings == 1
+    with nbad.report() as account:
+        nbad.grad(f)(u, v)
+    assert account.ffts == 4

@@ -6,12 +6,12 @@ merges equal spectra; `with_fused_filters` joins what is left over to passes tha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from nbad.kernels import convolution as passes
 from nbad.replay.graph import Graph, Node, masks_of
 from nbad.replay.simplify import Walk, single_readers
 from nbad.rules.convolution import FILTER, FILTER_BY_SPECTRUM, FILTER_KEEPING, SPECTRA_PRODUCT, SPECTRUM
@@ -26,12 +26,10 @@ HOW = {False: "x h", True: "x conj(h)"}
 
 
 # Taking filters apart -----------------------------------------------------------------------------
-def bins_of(lengths: Sequence[int], real: bool) -> int:
-    """Return how many bins the spectrum of a box has in the layout of the passes."""
-    kept = [n for n in lengths if n > 1] or [lengths[-1]]
-    if real:
-        kept[-1] = kept[-1] // 2 + 1
-    return math.prod(kept)
+def bins_of(lengths: Sequence[int], real: bool, dtype: Any) -> int:
+    """Return how many bins the spectrum of a box has in the layout of the passes, for spectra of this complex dtype."""
+    found: int = passes._box(tuple(lengths), real, np.dtype(dtype).itemsize).bins
+    return found
 
 
 def with_spectra(graph: Graph) -> Graph:
@@ -90,7 +88,12 @@ def _spectrum(walk: Walk, slot: int, a: dict[str, Any], start: Extents, line: in
     batch = tuple(n for axis, n in enumerate(shape) if axis not in a["axes"])
     complex_type = np.result_type(dtype, np.complex64)
     return walk.emit(
-        SPECTRUM, (slot,), attributes, complex_type, (*batch, bins_of(a["lengths"], a["real"])), line
+        SPECTRUM,
+        (slot,),
+        attributes,
+        complex_type,
+        (*batch, bins_of(a["lengths"], a["real"], complex_type)),
+        line,
     )
 
 
