@@ -56,7 +56,8 @@ class PullbackCall:
             def make() -> Replayer:
                 count = len(values)
                 masks = own_bits(count + len(seeds), places, range(count, count + len(seeds)))
-                return Replayer(derived.graph, derived.template, masks, variant.rewrites, derived.sweep_from)
+                rest = variant.rewrites, derived.sweep_from
+                return Replayer(derived.graph, derived.template, masks, *rest, in_parts=True)
 
             replayer = variant.replayer(("vjp", places, has_aux), make)
             held = _Held(replayer, values, seeds)

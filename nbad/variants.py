@@ -57,6 +57,8 @@ class Replayer:
         Names of the rewrites that are on; None for all.
     sweep_from : int, optional
         Position of the first node that was made by a sweep.
+    in_parts : bool
+        It is also run for fixed inputs alone, so these keep their bits even where no work could be saved.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class Replayer:
         masks: Sequence[int],
         rewrites: Any,
         sweep_from: int | None = None,
+        *,
+        in_parts: bool = False,
     ) -> None:
         self.template = template
         self.graph = rewrite_joint(graph, list(masks), enabled=rewrites, sweep_from=sweep_from)
-        self.masks = _worthwhile(self.graph, masks)
+        self.masks = list(masks) if in_parts else _worthwhile(self.graph, masks)
         self.fixed = [(i, mask) for i, mask in enumerate(self.masks) if mask != 1]
         self.program = Program(self.graph, self.masks)
         self.pool: list[Any] = []

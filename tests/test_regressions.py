@@ -142,3 +142,40 @@ def test_a_replay_that_returned_a_reshaped_value_failed_where_python_read_the_va
         for got, expected in zip(compiled(a, b), f(a, b), strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
     assert compiled.report().recordings == 1
+
+
+def test_a_replayed_gradient_of_a_new_axis_read_beside_its_cotangent() -> None:
+    def loss(x: Any, y: Any) -> Any:
+        product = x * y + x
+        row = np.tanh(product)[None, ...]
+        column = (product * 0.5)[:, np.newaxis, :][..., None]
+        return np.sum(np.clip(product, -0.4, 0.6)) + np.sum(row * row) + np.sum(column**3)
+
+    compiled = nbad.compile(loss)
+    for seed in range(3):
+        args = np.random.default_rng(seed).normal(size=(2, 3, 14))
+        got, expected = nbad.grad(compiled, (0, 1))(*args), nbad.grad(loss, (0, 1))(*args)
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_value_of_a_replayed_pullback_was_that_of_an_earlier_call() -> None:
+    def f(x: Any) -> Any:
+        return x.T.reshape(-1), x[[1, 0]]  # nothing to compute, so nothing was compared
+
+    compiled = nbad.compile(f)
+    for seed in range(4):
+        x = np.random.default_rng(seed).normal(size=(6, 5))
+        value, pullback = nbad.vjp(compiled, x)
+        expected, pull = nbad.vjp(f, x)
+        for one, other in zip(value, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(pullback(value), pull(expected))
+        del pullback
+
+
+def test_a_program_that_began_with_degrees_could_not_be_replayed() -> None:
+    compiled = nbad.compile(np.degrees)
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=5)
+        np.testing.assert_allclose(compiled(x), np.degrees(x), rtol=1e-15)
+    assert compiled.report().recordings == 1

@@ -73,12 +73,9 @@ class Emitter:
         shape = self.avals[slot][1]
         if window:
             strides, bounds, offset = [], [], place.offset
-            left = iter(zip(shape, place.strides, strict=True))
-            for first, end, step in window:
-                stride = 0
-                if step:
-                    stride = next(left)[1]
-                    offset -= first * stride
+            for first, end, own in window:
+                stride = place.strides[own] if own >= 0 else 0
+                offset -= first * stride
                 strides.append(stride)
                 bounds.append((first, end))
             whole = self.full_shape

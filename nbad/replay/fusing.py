@@ -77,7 +77,8 @@ class Schedule:
     def __init__(self, lowering: Lowering, masks: list[int]) -> None:
         self.lowering = lowering
         self.graph = lowering.graph
-        self.masks = list(masks)
+        # Slots that the lowering added are constants, or made by an item.
+        self.masks = masks + [0] * (len(lowering.avals) - len(masks))
         self.steps: list[Step] = []
         self.home: dict[int, int] = {}
         self._register: set[int] = set()
@@ -101,8 +102,6 @@ class Schedule:
         mask = 0
         for slot in item.operands:
             mask |= self.masks[slot]
-        while len(self.masks) < len(self.lowering.avals):
-            self.masks.append(0)
         for slot in item.outputs:
             self.masks[slot] = mask
         if item.kind in (VIEW, ALIAS):

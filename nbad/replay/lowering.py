@@ -60,7 +60,7 @@ class Item:
     code : int
         The dtype in which it computes.
     window : tuple
-        PAD: for each dimension, where the operand lies in the zeros (first, end, step).
+        PAD: for each dimension, where the operand lies in the zeros, and along which of its own (first, end, own or -1).
     """
 
     kind: str
@@ -208,10 +208,10 @@ class Lowering:
                 if step != 1 or length == 0:
                     return False
                 kept.append(len(window))
-                window.append((first, first + length, 1))
+                window.append((first, first + length, len(kept) - 1))
             else:
                 place = item + n if item < 0 else item
-                window.append((place, place + 1, 0))
+                window.append((place, place + 1, -1))
         # x is broadcast to the place; here only the plain case: one dimension of x for each slice, in order.
         lengths = tuple(1 if d is None else window[d][1] - window[d][0] for d in kept)
         if self.avals[x][1] != lengths:

@@ -126,7 +126,7 @@ def find_pairs(
         shifts = []
         for slot, window in windows:
             fits = fits and stripped(schedule.lowering.avals[slot][1]) == shape and len(window) == len(own)
-            fits = fits and all(w[2] == 1 for w in window)
+            fits = fits and all(w[2] >= 0 for w in window)
             shifts.append(window[0][0] if window else 0)
         if not fits or max(shifts) - min(shifts) > _FARTHEST:
             continue
