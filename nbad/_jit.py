@@ -30,7 +30,7 @@ def _hash_sources() -> str:
     digest = hashlib.sha256()
     compiled = [path for path in sorted(here.rglob("*.py")) if b"from nbad._jit import" in path.read_bytes()]
     # The loop of replays takes constants from these two.
-    compiled += [here / "replay" / "blocks.py", here / "replay" / "tiles.py"]
+    compiled += [path for path in sorted(here.glob("replay/*.py")) if path.name in ("blocks.py", "tiles.py")]
     for path in [pathlib.Path(__file__), *sorted(here.glob("kernels/*.py")), *compiled]:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())

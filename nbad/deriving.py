@@ -57,7 +57,7 @@ def record_primal(
     values: Sequence[Any],
     rewrite: Callable[[Graph], Graph],
     *,
-    keep_values: bool,
+    keep_values: bool = False,
 ) -> tuple[Primal, Any, dict[int, Any] | None]:
     """Call `function` on recorded values.
 

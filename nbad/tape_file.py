@@ -32,6 +32,8 @@ FORMAT, VERSION = "nbad tape", 1
 MAX_BYTES, MAX_DIMENSIONS = 1 << 40, 64
 #: Levels of tuples in an attribute.
 MAX_DEPTH = 16
+#: Stands in a file before the name of an operation that a user made.
+_USER = "user:"
 #: Constants begin at multiples of this.
 ALIGNMENT = 64
 #: The arrays of one graph, and their dtypes in the file.
@@ -101,7 +103,7 @@ def _arrays_of(graph: Graph, tables: dict[str, dict[Any, int]]) -> dict[str, Any
     attr = array("q")
     attr_start = [0]
     for op in {node.op for node in graph.nodes}:
-        _row_of(op.name, op)
+        _row_of(_name_of(op), op)
     for node in graph.nodes:
         for name, value in node.attributes.items():
             attr.append(index("attributes", name))
@@ -117,7 +119,7 @@ def _arrays_of(graph: Graph, tables: dict[str, dict[Any, int]]) -> dict[str, Any
         seen = np.asarray(guard.seen, np.bool_ if guard.kind == TRUTH else graph.avals[guard.slot][0])
         guard_start.append(_append(data, seen))
     return {
-        "op": [index("ops", node.op.name) for node in graph.nodes],
+        "op": [index("ops", _name_of(node.op)) for node in graph.nodes],
         "edge_start": _starts(len(node.operands) for node in graph.nodes),
         "edge_slot": [slot for node in graph.nodes for slot in node.operands],
         "out_start": _starts(len(node.outputs) for node in graph.nodes),
@@ -180,9 +182,15 @@ def _append(data: bytearray, value: Array) -> int:
     return start
 
 
+def _name_of(op: Op) -> str:
+    """Return the name of a row in a file: a user's row may bear the name of one of ours."""
+    return _USER + op.name if op.foreign else op.name
+
+
 def _row_of(name: str, known: Op | None = None) -> Op:
     """Return the only row of this name."""
-    rows = [op for op in TABLE if op.name == name]
+    foreign = name.startswith(_USER)
+    rows = [op for op in TABLE if op.foreign == foreign and op.name == name.removeprefix(_USER)]
     if len(rows) != 1 or known not in (None, rows[0]):
         problem = "no operation is" if not rows else "several operations are"
         raise TapeError(

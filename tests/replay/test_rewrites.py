@@ -48,7 +48,7 @@ def derived(
     without_value: bool = False,
 ) -> tuple[Graph, list[Any]]:
     """Return the graph of a transformation before its rewrites, and its inputs."""
-    primal, _ = record_primal(function, values, rewrite_primal)
+    primal, *_ = record_primal(function, values, rewrite_primal)
     extra = [np.asarray(RNG.standard_normal(values[k].shape)) for k in places] if kind == "hvp" else []
     found, _ = derive(primal, kind, places, values, extra, has_aux=False)
     graph = found.graph.copy()
@@ -166,7 +166,7 @@ def test_zeros_end_the_sweep() -> None:
     def loss(leaves: list[Any]) -> Any:
         return np.sum(leaves[0] ** 2) + 0.0 * np.sum(CONVOLUTIONS["fftn"](leaves[0], np.exp(leaves[1])))
 
-    primal, _ = record_primal(loss, [U, V], rewrite_primal)
+    primal, *_ = record_primal(loss, [U, V], rewrite_primal)
     start = len(primal.graph.nodes)
     found, _ = derive(primal, "grad", (0, 1), [U, V], [], has_aux=False)
     graph = found.graph.copy()
@@ -193,7 +193,7 @@ def test_each_rewrite_can_be_switched_off(off: str) -> None:
     on = set(REWRITES) - {off}
     values = [U, V, M]
     loss = quadratic(CONVOLUTIONS["fftn"])
-    primal, _ = record_primal(loss, values, lambda graph: rewrite_primal(graph, on))
+    primal, *_ = record_primal(loss, values, lambda graph: rewrite_primal(graph, on))
     found, _ = derive(primal, "grad", (0,), values, [], has_aux=False)
     after = rewrite_joint(found.graph, [1, 2, 4], on)
     for a, b in zip(naive(found.graph, values), naive(after, values), strict=True):
@@ -224,7 +224,7 @@ def test_constant_arrays_of_a_function_stay_in_its_graph() -> None:
     def function(leaves: list[Any]) -> Any:
         return leaves[0] * ones + np.sum(leaves[1][0, :3] * few) + np.sum(few * 2.0)
 
-    primal, _ = record_primal(function, [U, V], rewrite_primal)
+    primal, *_ = record_primal(function, [U, V], rewrite_primal)
     held = list(primal.graph.constants.values())
     assert any(value is ones for value in held)
     assert any(value is few for value in held)
