@@ -10,6 +10,7 @@ import numpy as np
 
 from nbad.pulling import Scattered
 from nbad.replay.graph import Node
+from nbad.replay.products import multiply
 from nbad.rules.indexing import filled
 
 Aval = tuple[np.dtype[Any], tuple[int, ...]]
@@ -61,10 +62,6 @@ class _Join:
         self.function(operands, axis=self.axis, out=out)
 
 
-def _matmul(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-    np.matmul(a, b, out=out)
-
-
 class _Tensordot:
     """A tensordot as the matrix product that NumPy makes of it."""
 
@@ -81,7 +78,7 @@ class _Tensordot:
     def __call__(self, out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
         left = a.transpose(self.order_a).reshape(self.shape_a)
         right = b.transpose(self.order_b).reshape(self.shape_b)
-        np.dot(left, right, out=out.reshape(self.rows, self.columns))
+        multiply(out.reshape(self.rows, self.columns), left, right)
 
 
 class _Scatter:
@@ -143,7 +140,7 @@ def into_of(node: Node, avals: Sequence[Aval]) -> Into | None:
         return _Join(node) if all(d == dtype for d, _ in operands) else None
     numeric = dtype.kind in "fc" and all(d == dtype for d, _ in operands)
     if name == "matmul" and numeric:
-        return _matmul
+        return multiply
     if name == "tensordot" and numeric and 0 not in [n for _, shape in operands for n in shape]:
         return _Tensordot(node.attributes["axes"], [shape for _, shape in operands])
     if name == "scatter":
