@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from nbad.compiled import compile
 from nbad.config import SETTINGS, Settings, change
 from nbad.kernels import block, memory
 from nbad.kernels.threads import get_threads, set_threads
-from nbad.program import PROGRAMS, READY
+from nbad.program import KERNEL_OF, PROGRAMS, READY
 from nbad.rules.convolution import convolve
 from nbad.table import TABLE
 from nbad.transforms import value_and_grad
@@ -85,7 +86,7 @@ _applied = Settings()
 
 
 def warmup(dtypes: Iterable[Any] = (np.float64,), *, convolution: bool = False) -> int:
-    """Compile now what would be compiled on first use: the kernels of all elementwise rules.
+    """Compile now what would be compiled on first use: the kernels of all elementwise functions and rules, and the loops.
 
     Parameters
     ----------
@@ -110,13 +111,18 @@ def warmup(dtypes: Iterable[Any] = (np.float64,), *, convolution: bool = False) 
         if dtype not in block.DTYPES:
             raise TypeError(f"warmup: {dtype} is none of float32, float64, complex64 and complex128")
         code = block.DTYPES.index(dtype)
-        kernels = {block.ID[name] for name in ("add", "mul", "muladd", "sum")}
+        # Replays run the functions themselves in blocks, not only their rules.
+        names = {"muladd", "sum", "where", *KERNEL_OF.values()}
+        kernels = {block.ID[name] for name in names if code in block.KERNELS[block.ID[name]].dtypes}
         for op in [row for row in TABLE if row.elementwise]:
             if PROGRAMS.translate(op, code) == READY:
                 kernels.update(PROGRAMS.kernels_of(op, code))
         for kernel in sorted(kernels):
             block.ensure(kernel, code)
+        compiled = compile(_probe)
         value_and_grad(_probe)(np.ones(4, dtype))
+        for _ in range(2):
+            value_and_grad(compiled)(np.ones(4, dtype))
         for shape in ((8,), (8, 8)) if convolution else ():
             box = np.ones(shape, dtype)
             value_and_grad(_filtered)(box, box)

@@ -21,7 +21,7 @@ OUTPUT, COTANGENT, FIRST = 3, 4, 5
 #: States of a template.
 UNKNOWN, READY, HOST = 0, 1, 2
 
-_KERNEL_OF = {
+KERNEL_OF = {
     np.add: "add",
     np.subtract: "sub",
     np.multiply: "mul",
@@ -236,9 +236,9 @@ class _Writer:
             short = {2: np.square, 1: np.positive, -1: np.reciprocal, 0.5: np.sqrt}.get(inputs[1])
             if short is not None:
                 return self.ufunc(short, inputs[:1])
-        if ufunc not in _KERNEL_OF:
+        if ufunc not in KERNEL_OF:
             raise _NotBlock
-        return self.emit(_KERNEL_OF[ufunc], inputs)
+        return self.emit(KERNEL_OF[ufunc], inputs)
 
     def emit(self, name: str, inputs: tuple[Any, ...]) -> _Symbol:
         if name not in ID or self.dtype_code not in KERNELS[ID[name]].dtypes:

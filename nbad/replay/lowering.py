@@ -12,7 +12,7 @@ import numpy as np
 
 from nbad.keeping import run_forward
 from nbad.kernels.block import C8, C16, DTYPES, F4, F8, ID, KERNELS
-from nbad.program import _KERNEL_OF
+from nbad.program import KERNEL_OF
 from nbad.replay.casts import BOOL, kind_of
 from nbad.replay.graph import ARRAY, PYTHON, Graph, Node
 from nbad.replay.storage import VIEWS, View, c_strides, view_of
@@ -287,7 +287,7 @@ class Lowering:
             return self._element(
                 position, "mul", kind_of(dtype), (operands[0], self._constant(_FACTORS[function])), out
             )
-        kernel = _KERNEL_OF.get(function)
+        kernel = KERNEL_OF.get(function)
         if function in _ON_BOOLS:
             kernel = _ON_BOOLS[function] if kinds == {"b"} else None
         if function is np.absolute and kinds == {"c"}:
