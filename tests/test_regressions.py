@@ -179,3 +179,10 @@ def test_a_program_that_began_with_degrees_could_not_be_replayed() -> None:
         x = np.random.default_rng(seed).normal(size=5)
         np.testing.assert_allclose(compiled(x), np.degrees(x), rtol=1e-15)
     assert compiled.report().recordings == 1
+
+
+def test_a_reshaped_python_number_was_recorded_again_at_each_call() -> None:
+    compiled = nbad.compile(np.ravel)
+    for number in (1.5, 2.5, 3.5):
+        np.testing.assert_array_equal(compiled(number), [number])
+    assert compiled.report().recordings == 1

@@ -103,8 +103,8 @@ class _ScatterAdd:
         Scattered(filled(self.template, places), np.asarray(x), self.unique).add_to(out)
 
 
-def _reshape(out: np.ndarray, x: np.ndarray) -> None:
-    out.reshape(x.shape)[...] = x
+def _reshape(out: np.ndarray, x: Any) -> None:
+    out.reshape(np.shape(x))[...] = x
 
 
 def _copy(out: np.ndarray, x: np.ndarray) -> None:
