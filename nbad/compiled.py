@@ -178,7 +178,14 @@ class Compiled:
             found = self._account
             kept = [variant for row in self._by_key.values() for variant in row]
             replays = found.replays + sum(variant.replays for variant in kept)
-            return CompileReport(replays, found.recordings, len(kept), found.evictions, Counter(found.lines))
+            return CompileReport(
+                replays,
+                found.recordings,
+                len(kept),
+                found.evictions,
+                max((variant.peak_bytes for variant in kept), default=0),
+                Counter(found.lines),
+            )
 
     def clear(self) -> None:
         """Forget all recordings."""

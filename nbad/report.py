@@ -103,6 +103,8 @@ class CompileReport:
         Recordings that are kept.
     evictions : int
         Recordings that were dropped to make room.
+    peak_bytes : int
+        Bytes of the workspace of the largest program, planned before it runs; results are not counted.
     lines : Counter of str
         What caused recordings after the first one: a source line whose guard failed, or what was new.
     """
@@ -111,6 +113,7 @@ class CompileReport:
     recordings: int = 0
     variants: int = 0
     evictions: int = 0
+    peak_bytes: int = 0
     lines: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
@@ -119,6 +122,7 @@ class CompileReport:
             f"replays     {self.replays}",
             f"recordings  {self.recordings}",
             f"variants    {self.variants} kept, {self.evictions} dropped",
+            f"bytes       {self.peak_bytes}",
         ]
         rows += [f"  {count} times because of {line}" for line, count in self.lines.most_common()]
         return "\n".join(rows)

@@ -244,6 +244,12 @@ class Variant:
         """Number of replays so far."""
         return sum(replayer.replays for replayer in list(self.replayers.values()))
 
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes of the workspace of the largest program."""
+        sizes = [int(replayer.program.peak_bytes) for replayer in list(self.replayers.values())]
+        return max(sizes, default=0)
+
     def copy(self) -> Variant:
         """Return a variant of its own with the same recording."""
         made = Variant(self.key, self.skeleton, self.primal, self.hidden, list(self.prints), self.rewrites)
