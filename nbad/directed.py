@@ -16,7 +16,7 @@ from nbad import directional, transforms, tree
 from nbad.directional import checked_direction, moving_parts
 from nbad.errors import InputTypeError, MutationError
 from nbad.methods import user_line
-from nbad.serving import Owner, fitted, inner_of, places_of, replay_with
+from nbad.serving import Owner, attempted, fitted, inner_of, places_of, replay_with
 from nbad.signatures import Call, native, read_call
 from nbad.transforms import EVERYTHING, checked_seed, packed, read_wrt
 from nbad.variants import Replayer, Variant, own_bits, print_of
@@ -47,7 +47,7 @@ class PullbackCall:
             return inline()
         places = places_of(call, asked, listed)
 
-        def ready(variant: Variant, values: list[Any]) -> Any:
+        def ready(variant: Variant, values: list[Any], run: Callable[..., Any]) -> Any:
             seeds = _seeds(variant, has_aux)
             derived = variant.known("vjp", places, has_aux, seeds)
             if derived is None:
@@ -61,7 +61,7 @@ class PullbackCall:
 
             replayer = variant.replayer(("vjp", places, has_aux), make)
             held = _Held(replayer, values, seeds)
-            value = held.value()
+            value = run(held.value)
             variant.touch()
             structure = tree.structure(value[0])
             outputs = tree.leaves(value[0])
@@ -82,10 +82,17 @@ class PullbackCall:
 
             return (value[0], pullback, value[1]) if has_aux else (value[0], pullback)
 
-        def first(variant: Variant, result: Any, values: list[Any]) -> Any:
-            return ready(variant, values)
+        def replay(variant: Variant, values: list[Any]) -> Any:
+            return ready(variant, values, attempted)
 
-        return owner.serve(call, ready, first, inline, derives=True)
+        def first(variant: Variant, result: Any, values: list[Any]) -> Any:
+            return ready(variant, values, _called)
+
+        return owner.serve(call, replay, first, inline, derives=True)
+
+
+def _called(run: Callable[..., Any]) -> Any:
+    return run()
 
 
 def _takes_seed(leaf: Any) -> bool:

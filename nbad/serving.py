@@ -18,7 +18,7 @@ from nbad.transforms import like
 from nbad.variants import Failure, Replayer, Variant
 from nbad.wrt import Asked, Leaf
 
-__all__ = ["Owner", "fitted", "inner_of", "places_of", "replay_with"]
+__all__ = ["Owner", "attempted", "fitted", "inner_of", "places_of", "replay_with"]
 
 
 class Owner(Protocol):
@@ -43,15 +43,20 @@ class Owner(Protocol):
 
 def replay_with(variant: Variant, replayer: Replayer, values: Sequence[Any]) -> list[Any]:
     """Return the results of a replay; whatever goes wrong in it means that the recording does not fit."""
+    results: list[Any] = attempted(replayer.call, values)
+    variant.touch()
+    return results
+
+
+def attempted(run: Callable[..., Any], *args: Any) -> Any:
+    """Return what `run` gives; whatever goes wrong in it means that the recording does not fit."""
     try:
-        results = replayer.call(values)
+        return run(*args)
     except (KeyboardInterrupt, SystemExit, Failure):
         raise
     except Exception as error:
         # The function itself is called next; if the error is its own, it comes again, from the user's line.
         raise Failure(None) from error
-    variant.touch()
-    return results
 
 
 def inner_of(owner: Owner) -> Callable[..., Any]:

@@ -186,3 +186,29 @@ def test_a_reshaped_python_number_was_recorded_again_at_each_call() -> None:
     for number in (1.5, 2.5, 3.5):
         np.testing.assert_array_equal(compiled(number), [number])
     assert compiled.report().recordings == 1
+
+
+def test_an_operation_that_failed_in_a_replayed_pullback_was_not_recorded_anew() -> None:
+    def half(x: Any) -> Any:
+        return 0.5 * x
+
+    def halved(x: Any, offset: Any) -> Any:
+        if x[0] < 0.0:  # a plain value, which no guard sees
+            raise ArithmeticError("negative")
+        return half(x) + offset
+
+    row = nbad.primitive(x=lambda g: 0.5 * g, offset=lambda g: g)(halved)
+
+    def f(x: Any) -> Any:
+        return row(x, 1.0) if np.sum(x) > -5.0 else np.sin(x)
+
+    compiled = nbad.compile(f)
+    x = np.arange(1.0, 4.0)
+    for point in (x, x, x + 1.0):
+        np.testing.assert_array_equal(nbad.vjp(compiled, point)[0], f(point))
+    for _ in range(2):
+        value, pullback = nbad.vjp(compiled, -9.0 * x)
+        np.testing.assert_allclose(value, np.sin(-9.0 * x), rtol=1e-12)
+        np.testing.assert_allclose(pullback(x), x * np.cos(-9.0 * x), rtol=1e-12)
+    with pytest.raises(ArithmeticError, match="negative"):
+        nbad.vjp(compiled, np.array([-1.0, 0.0, 0.0]))
