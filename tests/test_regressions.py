@@ -212,3 +212,18 @@ def test_an_operation_that_failed_in_a_replayed_pullback_was_not_recorded_anew()
         np.testing.assert_allclose(pullback(x), x * np.cos(-9.0 * x), rtol=1e-12)
     with pytest.raises(ArithmeticError, match="negative"):
         nbad.vjp(compiled, np.array([-1.0, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, bool])
+def test_compiled_transforms_and_convolutions_of_integers_were_complex_or_refused(dtype: Any) -> None:
+    def f(k: Any) -> Any:
+        spectra = np.fft.rfft(k), np.fft.fft(k, 10), np.fft.irfft(k), np.fft.ifft2(k.reshape(2, 4))
+        return *spectra, nbad.convolve(k, k[:3]), nbad.correlate(k, np.ones(3, bool), mode="valid")
+
+    compiled = nbad.compile(f)
+    for shift in range(3):
+        k = np.roll(np.arange(8) % 5, shift).astype(dtype)
+        for got, expected in zip(compiled(k), f(k), strict=True):
+            assert got.dtype == expected.dtype
+            np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+    assert compiled.report().recordings == 1

@@ -416,8 +416,8 @@ def part_of(
 
 def floating(x: Any) -> Any:
     x = operand(x)
-    if is_traced(x):
-        return x
+    if is_traced(x):  # integers are, while they are recorded
+        return cast(x, np.dtype(np.float64)) if x.dtype.kind in "iub" else x
     x = np.asarray(x)
     return x.astype(np.float64) if x.dtype.kind in "iub" or x.dtype == np.float16 else x
 

@@ -275,6 +275,11 @@ def resized(x: Any, lengths: Sequence[int], axes: Sequence[int]) -> Any:
     return x if tuple(shape) == x.shape else apply(RESIZE, x, shape=tuple(shape))
 
 
+def _floating(x: Any) -> Any:
+    """Return `x`, integers and truth values as float64, as NumPy transforms them; these are traced while recorded."""
+    return cast(x, np.dtype(np.float64)) if x.dtype.kind in "iub" else x
+
+
 def whole(x: Any, where: tuple[list[int], list[int]], norm: str | None, forward: bool) -> Any:
     """Transform to or from a whole spectrum."""
     lengths, axes = where
@@ -285,7 +290,7 @@ def whole(x: Any, where: tuple[list[int], list[int]], norm: str | None, forward:
         for n, axis in zip(reversed(lengths), reversed(axes), strict=True):
             x = whole(x, ([n], [axis]), norm, forward)
         return x
-    x = resized(x, lengths, axes)
+    x = resized(_floating(x), lengths, axes)
     op = C2C if x.dtype.kind == "c" else R2C_FULL
     return apply(op, x, axes=tuple(sorted(axes)), forward=forward, factor=factor)
 
@@ -301,7 +306,7 @@ def to_half(x: Any, where: tuple[list[int], list[int]], norm: str | None) -> Any
         for n, axis in zip(reversed(lengths[:-1]), reversed(axes[:-1]), strict=True):
             x = whole(x, ([n], [axis]), norm, True)
         return x
-    x = resized(x, lengths, axes)
+    x = resized(_floating(x), lengths, axes)
     return apply(R2C, x, axes=(*sorted(axes[:-1]), axes[-1]), factor=factor, mirrored=False)
 
 
@@ -310,7 +315,7 @@ def from_half(x: Any, where: tuple[list[int], list[int]], norm: str | None) -> A
     lengths, axes = where
     factor = _scale(lengths, norm, False)
     if x.dtype.kind != "c":
-        x = cast(x, np.result_type(x.dtype, np.complex64))
+        x = cast(x, np.result_type(_floating(x).dtype, np.complex64))
     if len(set(axes)) < len(axes):
         for n, axis in zip(lengths[:-1], axes[:-1], strict=True):
             x = whole(x, ([n], [axis]), norm, False)
