@@ -26,7 +26,7 @@ from nbad.program import PROGRAMS
 from nbad.pulling import Scattered, pull_node
 from nbad.report import current
 from nbad.table import TABLE
-from nbad.tape import Frozen
+from nbad.tape import Frozen, shape_of
 
 _ARENA = 1 << 16
 #: Elements of one piece of a large run; a function of the plan only, so sums do not depend on the number of threads.
@@ -408,7 +408,7 @@ class Sweep:
 
 def sum_to(value: Any, shape: tuple[int, ...], op: str, operand: str, line: Any) -> Any:
     """Return `value` summed over the dimensions that broadcasting added to `shape`."""
-    found = np.shape(value)
+    found = shape_of(value)
     if found == shape:
         return value
     extra = len(found) - len(shape)

@@ -13,7 +13,7 @@ from nbad.errors import DetachError, EscapedTraceError, MutationError, RuleError
 from nbad.kernels.hashing import fingerprint
 from nbad.methods import ArrayMethods, user_frame, user_line
 from nbad.table import Op
-from nbad.tape import ARRAY, TRUTH, Tape, form_of
+from nbad.tape import ARRAY, TRUTH, Tape, form_of, shape_of
 
 _ndarray = np.ndarray
 
@@ -22,6 +22,11 @@ def dtype_of(value: Any) -> np.dtype[Any]:
     """Return the dtype of an array or number."""
     found: np.dtype[Any] = value.dtype if hasattr(value, "dtype") else np.result_type(type(value))
     return found
+
+
+def is_real(value: Any) -> bool:
+    """Return whether a plain value is an array, or a number of NumPy's, of a real floating dtype."""
+    return isinstance(value, (_ndarray, np.generic)) and value.dtype.kind == "f"
 
 
 def line_here(tape: Tape) -> int:
@@ -44,8 +49,16 @@ def line_of_frame(tape: Tape, frame: Any) -> int:
 
 def add_value(tape: Tape, value: Any) -> int:
     """Return a new slot for `value`."""
-    tape.forms.append(form_of(value))
-    return tape.add_slot(dtype_of(value), np.shape(value))
+    if type(value) is not _ndarray:
+        tape.forms.append(form_of(value))
+        return tape.add_slot(dtype_of(value), shape_of(value))
+    tape.forms.append(ARRAY)
+    dtype, shape = value.dtype, value.shape
+    same = dtype is tape.last_dtype and shape == tape.last_shape
+    tape.aval.append(tape.last_aval if same else tape.aval_of(dtype, shape))
+    tape.ref.append(0)
+    tape.objects.append(None)
+    return len(tape.objects) - 1
 
 
 def constant_slot(tape: Tape, value: Any, line: int) -> int:

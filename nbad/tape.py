@@ -334,6 +334,12 @@ def form_of(value: Any) -> int:
     return PYTHON if isinstance(value, (bool, int, float, complex)) else ARRAY
 
 
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Return the shape of an array, number or traced value; `np.shape` of a traced one is a long way."""
+    found: tuple[int, ...] | None = getattr(value, "shape", None)
+    return np.shape(value) if found is None else found
+
+
 def new_tape() -> Tape:
     """Return an empty tape; a tape made later is an inner one."""
     return Tape(next(_levels))

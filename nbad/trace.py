@@ -16,9 +16,9 @@ from nbad.errors import EscapedTraceError, NoRuleError, RuleError
 from nbad.keeping import keep_constant, keep_value, operand, root_of, run_forward, shared_values
 from nbad.kernels.forward import elementwise_forward
 from nbad.methods import user_frame, user_line
-from nbad.recorder import add_node, dtype_of, line_of_frame
+from nbad.recorder import add_node, dtype_of, is_real, line_of_frame
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op, constant
-from nbad.tape import Tape
+from nbad.tape import Tape, shape_of
 
 _ndarray = np.ndarray
 _float64 = np.float64
@@ -417,8 +417,9 @@ def _record(
     values: Any,
 ) -> Any:
     """Run `op` on `values` and append a node to a recording tape, whatever the output is."""
-    given = tape.given
-    if given is not None and given[0] is op and list(map(id, given[1])) == list(map(id, operands)):
+    if op.forward is np.conjugate and tape.fixed_line is not None and is_real(values[0]):
+        return operands[0]  # rules say it of whatever may be complex
+    if (given := tape.given) and given[0] is op and list(map(id, given[1])) == list(map(id, operands)):
         y = given[2]
     elif function is None:
         y = run_forward(op, values, attributes, ())[0]
@@ -427,10 +428,10 @@ def _record(
     else:
         y = function(*values)
     outputs = y if op.outputs > 1 else (y,)
-    tape.nested = tape.nested or any(type(x) is Traced for x in values)
+    tape.nested = tape.nested or Traced in map(type, values)
     slots = add_node(tape, op, operands, attributes, outputs)
-    results = tuple(Traced(value, slot, tape) for value, slot in zip(outputs, slots, strict=True))
-    return results if op.outputs > 1 else results[0]
+    made = [Traced(value, slot, tape) for value, slot in zip(outputs, slots, strict=True)]
+    return tuple(made) if op.outputs > 1 else made[0]
 
 
 def _append(
@@ -481,7 +482,7 @@ def _append(
         if op.foreign and type(y) is _ndarray:
             tape.foreign.add(id(root_of(y)))  # a forward may write into its buffer again
             y = y.view()
-        slot = tape.add_slot(dtype_of(y), np.shape(y))
+        slot = tape.add_slot(dtype_of(y), shape_of(y))
         if keep.output:
             keep_value(tape, slot, y, line)
         discrete = (y.__class__ is _ndarray or y.__class__ is Traced) and y.dtype.kind not in "fc"

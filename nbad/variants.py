@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nbad.collecting import Paused
 from nbad.deriving import Derived, Primal, derive
 from nbad.hidden import Hidden
 from nbad.kernels.hashing import fingerprint
@@ -72,10 +73,11 @@ class Replayer:
         in_parts: bool = False,
     ) -> None:
         self.template = template
-        self.graph = rewrite_joint(graph, list(masks), enabled=rewrites, sweep_from=sweep_from)
-        self.masks = list(masks) if in_parts else _worthwhile(self.graph, masks)
+        with Paused():
+            self.graph = rewrite_joint(graph, list(masks), enabled=rewrites, sweep_from=sweep_from)
+            self.masks = list(masks) if in_parts else _worthwhile(self.graph, masks)
+            self.program = Program(self.graph, self.masks)
         self.fixed = [(i, mask) for i, mask in enumerate(self.masks) if mask != 1]
-        self.program = Program(self.graph, self.masks)
         self.pool: list[Any] = []
         self.made: list[Any] = []
         self.lost: int = 0

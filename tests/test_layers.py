@@ -20,6 +20,7 @@ ORDER = [
     "packing",
     "wrt",
     "config",
+    "collecting",
     "report",
     "kernels",
     "kernels.native",

@@ -164,7 +164,7 @@ def pruned(graph: Graph) -> Graph:
     kept = [False] * len(graph.nodes)
     for i in range(len(graph.nodes) - 1, -1, -1):
         node = graph.nodes[i]
-        if any(slot in wanted for slot in node.outputs):
+        if not wanted.isdisjoint(node.outputs):
             kept[i] = True
             wanted.update(node.operands)
     before = [0]

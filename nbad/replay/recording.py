@@ -16,7 +16,7 @@ from nbad.errors import DetachError, NoRuleError, where
 from nbad.recorder import add_value, check_constants, stored_into
 from nbad.replay.graph import CONTENTS, PYTHON, Graph, Guard, Node
 from nbad.table import TABLE, Op
-from nbad.tape import Tape, decode, new_tape
+from nbad.tape import Tape, decode, new_tape, shape_of
 from nbad.trace import Traced, apply, apply_by, carries_derivative, plain
 
 __all__ = ["DERIVED", "OtherShape", "graph_of", "interpret", "record"]
@@ -196,7 +196,7 @@ def interpret(
                 base.given = node.op, tuple(map(plain, operands)), known[node.outputs[0]]
         y = _run(graph, node, operands)
         for slot, value in zip(node.outputs, y if node.op.outputs > 1 else (y,), strict=True):
-            if np.shape(value) != graph.avals[slot][1]:
+            if shape_of(value) != graph.avals[slot][1]:
                 raise OtherShape(graph.lines[node.line] if node.line >= 0 else ("<unknown>", 0))
             values[slot] = value
     if base is not None:

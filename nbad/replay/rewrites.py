@@ -12,6 +12,8 @@ from nbad.replay.convolutions import with_filters, with_real_transforms
 from nbad.replay.graph import Graph, masks_of, pruned
 from nbad.replay.simplify import simplified
 from nbad.replay.spectra import with_fused_filters, with_spectra
+from nbad.rules.convolution import FILTER, FILTER_BY_SPECTRUM, SPECTRA_PRODUCT, SPECTRUM
+from nbad.rules.fourier import C2C, C2R, C2R_FULL, R2C, R2C_FULL
 
 __all__ = ["REWRITES", "rewrite_joint", "rewrite_primal"]
 
@@ -25,6 +27,12 @@ REWRITES: dict[str, str] = {
     "zeros": "Cotangents that are zero whatever the inputs are, and what is linear in them, are left out.",
     "spectra": "Filters share the spectra of their operands; to rounding.",
 }
+
+#: Without one of these, the rewrites of transforms and convolutions have nothing to start from.
+_TRANSFORMS = frozenset(
+    op.opcode
+    for op in (C2C, C2R, C2R_FULL, R2C, R2C_FULL, FILTER, FILTER_BY_SPECTRUM, SPECTRA_PRODUCT, SPECTRUM)
+)
 
 
 def rewrite_primal(graph: Graph, enabled: Collection[str] | None = None) -> Graph:
@@ -49,6 +57,8 @@ def rewrite_primal(graph: Graph, enabled: Collection[str] | None = None) -> Grap
     """
     on = _named(enabled)
     graph = pruned(simplified(graph, on, opaque=True))
+    if not _has_transforms(graph):
+        return graph
     if "real-fft" in on:
         graph = pruned(with_real_transforms(graph))
     if "convolution" in on:
@@ -88,6 +98,8 @@ def rewrite_joint(
     on = _named(enabled)
     masks = tuple(input_masks)
     graph = pruned(simplified(graph, on, sweep_from))
+    if not _has_transforms(graph):
+        return graph
     if "real-fft" in on:
         graph = pruned(with_real_transforms(graph))
     if "convolution" in on:
@@ -96,6 +108,10 @@ def rewrite_joint(
         graph = with_spectra(pruned(simplified(graph, on)))
         graph = with_fused_filters(pruned(simplified(graph, on)), masks)
     return pruned(graph)
+
+
+def _has_transforms(graph: Graph) -> bool:
+    return any(node.op.opcode in _TRANSFORMS for node in graph.nodes)
 
 
 def _named(enabled: Collection[str] | None) -> frozenset[str]:

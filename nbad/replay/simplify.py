@@ -74,7 +74,8 @@ class Walk:
     def operands(self, node: Node) -> tuple[int, ...]:
         """Return what the operands of a node of the old graph are now; call it once for each node, in order."""
         self._before.append(len(self.graph.nodes))
-        return tuple(self.same.get(slot, slot) for slot in node.operands)
+        same = self.same
+        return tuple([same.get(slot, slot) for slot in node.operands])
 
     def keep(self, node: Node) -> None:
         """Append a node."""
@@ -213,10 +214,13 @@ class _Simplifying(Walk):
     ) -> Any:
         """Return a key that nodes share if and only if they compute the same in the same form."""
         graph = self.graph
-        if op in COMMUTATIVE and all(graph.avals[slot][0].kind != "c" for slot in operands):
-            operands = tuple(sorted(operands))
-        named = tuple((name, _hashable(value)) for name, value in sorted(attributes.items()))
-        return op.opcode, operands, named, tuple((graph.forms[o], graph.avals[o]) for o in outputs)
+        avals, forms = graph.avals, graph.forms
+        if op in COMMUTATIVE and operands[0] > operands[1] and all(avals[s][0].kind != "c" for s in operands):
+            operands = operands[::-1]
+        named: tuple[Any, ...] = ()
+        if attributes:
+            named = tuple((name, _hashable(value)) for name, value in sorted(attributes.items()))
+        return op.opcode, operands, named, tuple([(forms[o], avals[o]) for o in outputs])
 
     def is_constant(self, slot: int, number: float) -> bool:
         """Return whether all elements of `slot` are that number, of that sign."""
