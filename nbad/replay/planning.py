@@ -33,8 +33,8 @@ from nbad.replay.storage import (
 )
 from nbad.replay.tiles import Tile, find_pairs
 
-#: Elements from which on a run is split over threads.
-LARGE_RUN = 1 << 15
+#: Elements from which on a run is split over threads, or fewer if it takes that many instructions on elements.
+LARGE_RUN, _LONG_RUN = 1 << 15, 1 << 18
 #: Bytes up to which the result of a host step is copied into the arena.
 _SMALL = 1 << 12
 #: The bit of steps that depend on nothing.
@@ -43,6 +43,13 @@ CONSTANT_BIT = 1 << 62
 
 def _is_large(step: Step) -> bool:
     return step.key is not None and math.prod(step.key[0]) > LARGE_RUN
+
+
+def _is_split(step: Step) -> bool:
+    if step.key is None:
+        return False
+    size = math.prod(step.key[0])
+    return size > LARGE_RUN or (2 * size >= LARGE_RUN and size * len(step.items) > _LONG_RUN)
 
 
 class Plan:
@@ -279,7 +286,7 @@ class Plan:
                 if at in second:
                     continue
                 block = self.blocks[at]
-                kind, number = (loop.LARGE if _is_large(step) else loop.RUN), len(runs)
+                kind, number = (loop.LARGE if _is_split(step) else loop.RUN), len(runs)
                 runs.append(self._run_row(block, table, self.partials_at))
                 self.run_blocks.append(block)
                 if at in self.pairs:

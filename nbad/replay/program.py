@@ -19,7 +19,7 @@ from nbad.replay.planning import Plan
 from nbad.replay.storage import ALIGNMENT, ARENA, POOL
 
 #: Elements of one piece of a large run.
-_PIECE = 1 << 15
+_PIECE = 1 << 13
 
 #: How an output is made: an array written by a run, a NumPy scalar, an array of a host step, a copy, anything else.
 _MADE, _SCALAR, _HANDED, _COPY, _OTHER = range(5)
@@ -276,7 +276,7 @@ class Workspace:
         runs = tile.row[:2]
         first, second = (program.run_blocks[run] for run in runs)
         tiles = -(-second.parts // tile.parts)
-        group = max(1, _PIECE * 2 // (tile.parts * second.lanes))
+        group = max(1, _PIECE * 8 // (tile.parts * second.lanes))
         nbytes = max(first.scratch_bytes, second.scratch_bytes)
         nbytes += -nbytes % ALIGNMENT
 
