@@ -19,7 +19,7 @@ from nbad.methods import user_line
 from nbad.serving import Owner, attempted, fitted, inner_of, places_of, replay_with
 from nbad.signatures import Call, native, read_call
 from nbad.transforms import EVERYTHING, checked_seed, packed, read_wrt
-from nbad.variants import Replayer, Variant, own_bits, print_of
+from nbad.variants import Failure, Replayer, Variant, own_bits, print_of
 
 __all__ = ["ProductCall", "PullbackCall", "TangentCall"]
 
@@ -47,7 +47,7 @@ class PullbackCall:
             return inline()
         places = places_of(call, asked, listed)
 
-        def ready(variant: Variant, values: list[Any], run: Callable[..., Any]) -> Any:
+        def replay(variant: Variant, values: list[Any]) -> Any:
             seeds = _seeds(variant, has_aux)
             derived = variant.known("vjp", places, has_aux, seeds)
             if derived is None:
@@ -61,7 +61,7 @@ class PullbackCall:
 
             replayer = variant.replayer(("vjp", places, has_aux), make)
             held = _Held(replayer, values, seeds)
-            value = run(held.value)
+            value = attempted(held.value)
             variant.touch()
             structure = tree.structure(value[0])
             outputs = tree.leaves(value[0])
@@ -82,17 +82,13 @@ class PullbackCall:
 
             return (value[0], pullback, value[1]) if has_aux else (value[0], pullback)
 
-        def replay(variant: Variant, values: list[Any]) -> Any:
-            return ready(variant, values, attempted)
-
         def first(variant: Variant, result: Any, values: list[Any]) -> Any:
-            return ready(variant, values, _called)
+            try:
+                return replay(variant, values)
+            except Failure:  # the function took a plain value, and a replay rounds it otherwise
+                return inline()
 
         return owner.serve(call, replay, first, inline, derives=True)
-
-
-def _called(run: Callable[..., Any]) -> Any:
-    return run()
 
 
 def _takes_seed(leaf: Any) -> bool:

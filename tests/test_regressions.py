@@ -227,3 +227,17 @@ def test_compiled_transforms_and_convolutions_of_integers_were_complex_or_refuse
             assert got.dtype == expected.dtype
             np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
     assert compiled.report().recordings == 1
+
+
+def test_a_pullback_of_a_function_that_takes_a_plain_number_showed_a_private_error() -> None:
+    def f(x: Any, scale: Any) -> Any:
+        # What is seen of x is seen to the bit, and a replay rounds sums otherwise than NumPy.
+        return scale * float(np.sum(np.sin(x) * np.exp(x))), float(np.mean(np.hypot(x, x + 2.0))) * scale
+
+    compiled = nbad.compile(f)
+    for seed in range(4):
+        x, scale = np.random.default_rng(seed).normal(size=999), np.ones(2)
+        value, pullback = nbad.vjp(compiled, x, scale, wrt="scale")
+        for got, expected in zip(value, f(x, scale), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-12)
+        np.testing.assert_allclose(pullback(value), nbad.vjp(f, x, scale, wrt="scale")[1](value), rtol=1e-12)
