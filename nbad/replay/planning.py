@@ -48,7 +48,7 @@ def _is_large(step: Step) -> bool:
 def _is_split(step: Step) -> bool:
     if step.key is None:
         return False
-    size = math.prod(step.key[0])
+    size: int = math.prod(step.key[0])
     return size > LARGE_RUN or (2 * size >= LARGE_RUN and size * len(step.items) > _LONG_RUN)
 
 
