@@ -241,3 +241,13 @@ def test_a_pullback_of_a_function_that_takes_a_plain_number_showed_a_private_err
         for got, expected in zip(value, f(x, scale), strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-12)
         np.testing.assert_allclose(pullback(value), nbad.vjp(f, x, scale, wrt="scale")[1](value), rtol=1e-12)
+
+
+@pytest.mark.parametrize("function", [np.dot, np.inner])
+def test_a_traced_python_number_in_a_dot_product_kept_single_precision(function: Any) -> None:
+    x = np.ones((3, 2), np.float32)
+    compiled = nbad.compile(function)
+    for number in (0.5, 1.5):
+        assert compiled(x, number).dtype == function(x, number).dtype == np.float64
+        assert nbad.vjp(function, x, number)[0].dtype == np.float64
+    assert nbad.grad(lambda s: np.sum(function(x, s)))(0.5) == 6.0

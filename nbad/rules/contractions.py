@@ -202,12 +202,18 @@ def matmul(x1: Any, x2: Any, /) -> Any:
     return apply(MATMUL, array(x1), array(x2))
 
 
+def _scaled(a: Any, b: Any) -> Any:
+    """Multiply by a number, which is an array to these functions: Python's numbers are not weak."""
+    dtype = np.result_type(a.dtype, b.dtype)
+    return np.multiply(*(x if x.dtype == dtype else cast(x, dtype) for x in (a, b)))
+
+
 @binds(np.dot)
 def dot(a: Any, b: Any, out: Any = None) -> Any:
     refuse_out("np.dot", out)
     a, b = array(a), array(b)
     if a.ndim == 0 or b.ndim == 0:
-        return np.multiply(a, b)
+        return _scaled(a, b)
     if a.ndim == 1 or b.ndim <= 2:
         return apply(MATMUL, a, b)
     return np.tensordot(a, b, axes=((-1,), (-2,)))
@@ -217,7 +223,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
 def inner(a: Any, b: Any, /) -> Any:
     a, b = array(a), array(b)
     if a.ndim == 0 or b.ndim == 0:
-        return np.multiply(a, b)
+        return _scaled(a, b)
     return apply(MATMUL, a, b) if a.ndim == b.ndim == 1 else np.tensordot(a, b, axes=((-1,), (-1,)))
 
 
