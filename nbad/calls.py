@@ -180,9 +180,9 @@ class GradientCall:
             return result
 
         def first(variant: Variant, result: Any, values: list[Any]) -> Any:
-            return finish(variant.derive("grad", places, has_aux, values, ())[1])
+            return finish(variant.answer("grad", places, has_aux, values, ()))
 
-        return owner.serve(call, replay, first, inline, derives=True)
+        return owner.serve(call, replay, first, inline, derives=False)
 
     def _short(
         self, replayer: Replayer, listed: list[Leaf], indices: list[list[int]], asked: Asked

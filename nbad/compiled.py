@@ -76,7 +76,7 @@ def compile(
     ... def loss(x):
     ...     return np.sum(np.sin(x) ** 2) if x[0] > 0 else np.sum(x)
     >>> gradient = nbad.grad(loss)
-    >>> for start in (1.0, 2.0, -1.0, 3.0):
+    >>> for start in (1.0, 2.0, -1.0, 3.0, 4.0):
     ...     _ = gradient(np.array([start, 0.5]))
     >>> loss.variants, loss.report().replays
     (2, 2)

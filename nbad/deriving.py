@@ -20,7 +20,7 @@ from nbad.signatures import Template, copied, taken_from
 from nbad.trace import is_traced
 from nbad.transforms import value_and_grad, vjp
 
-__all__ = ["Derived", "GuardFailed", "Inline", "Primal", "derive", "record_primal"]
+__all__ = ["Derived", "GuardFailed", "Inline", "Primal", "answer", "derive", "record_primal"]
 
 
 class Inline(Exception):
@@ -135,48 +135,92 @@ def derive(
     GuardFailed
         The inputs take another branch than the recording.
     """
-    count = len(values)
-    outputs = len(primal.graph.outputs)
-    watched = primal.graph.copy()
-    watched.outputs = [*watched.outputs, *(guard.slot for guard in watched.guards)]
     seen: list[Any] = []
     begun = [0]
 
     def check(guard: Guard, value: Any) -> None:
         _check_same(primal.graph, guard, value)
 
+    def run(inputs: list[Any], traced: list[Any]) -> Any:
+        try:
+            found, seen[:] = _interpreted(primal, inputs, known, check)
+        except OtherShape as other:
+            raise GuardFailed(other.line) from None
+        begun[:] = [len(traced[0]._tape.op) if traced else 0]
+        return found
+
     def transformed(traced: list[Any]) -> Any:
-        inputs, given = traced[:count], traced[count:]
-
-        def function(*asked: Any) -> Any:
-            filled = list(inputs)
-            for place, value in zip(places, asked, strict=True):
-                filled[place] = value
-            try:
-                found = interpret(watched, filled, known, check)
-            except OtherShape as other:
-                raise GuardFailed(other.line) from None
-            seen[:] = found[outputs:]
-            begun[:] = [len(traced[0]._tape.op) if traced else 0]
-            return primal.template.fill(found[:outputs])
-
-        asked = [inputs[place] for place in places]
-        if kind == "grad":
-            each = tuple((k,) for k in range(len(asked)))
-            return value_and_grad(function, each, has_aux=has_aux)(*asked)
-        if kind == "vjp":
-            value, pullback, *aux = vjp(function, *asked, has_aux=has_aux)
-            cotangents = pullback(tree.rebuild(value, given))
-            return (value, *aux), cotangents if len(asked) > 1 else (cotangents,)
-        if kind == "jvp":
-            return jvp(function, tuple(asked), tuple(given), has_aux=has_aux)
-        return hvp(function, tuple((k,) for k in range(len(asked))))(*asked, tuple(given))
+        return _transformed(kind, traced, len(values), places, has_aux, run)
 
     result, tape = record(transformed, [*values, *extra])
     template, slots, found = taken_from(result, tape)
     graph = graph_of(tape, slots)
     _take_guards(graph, tape, primal.graph, seen)
     return Derived(graph, template, begun[0]), template.fill([copied(value) for value in found])
+
+
+def answer(
+    primal: Primal,
+    kind: str,
+    places: Sequence[int],
+    values: Sequence[Any],
+    extra: Sequence[Any],
+    has_aux: bool,
+) -> Any:
+    """Return what `derive` would, for the inputs of the recording, without deriving anything.
+
+    A function that is called once then costs no more than a recording and a plain sweep.
+    """
+
+    def run(inputs: list[Any], _: list[Any]) -> Any:
+        return _interpreted(primal, inputs, None, None)[0]
+
+    result = _transformed(kind, [*values, *extra], len(values), places, has_aux, run)
+    return tuple(tree.map_leaves(copied, part) for part in result)
+
+
+def _interpreted(
+    primal: Primal,
+    inputs: list[Any],
+    known: Mapping[int, Any] | None,
+    check: Callable[[Guard, Any], None] | None,
+) -> tuple[Any, list[Any]]:
+    """Return what the recorded function returns for `inputs`, and what its guards see."""
+    outputs = len(primal.graph.outputs)
+    watched = primal.graph.copy()
+    watched.outputs = [*watched.outputs, *(guard.slot for guard in watched.guards)]
+    found = interpret(watched, inputs, known, check)
+    return primal.template.fill(found[:outputs]), found[outputs:]
+
+
+def _transformed(
+    kind: str,
+    given: list[Any],
+    count: int,
+    places: Sequence[int],
+    has_aux: bool,
+    run: Callable[[list[Any], list[Any]], Any],
+) -> Any:
+    """Run a transformation of ``run(inputs, given)`` at the `count` inputs that `given` begins with."""
+    inputs, extra = given[:count], given[count:]
+
+    def function(*asked: Any) -> Any:
+        filled = list(inputs)
+        for place, value in zip(places, asked, strict=True):
+            filled[place] = value
+        return run(filled, given)
+
+    asked = [inputs[place] for place in places]
+    each = tuple((k,) for k in range(len(asked)))
+    if kind == "grad":
+        return value_and_grad(function, each, has_aux=has_aux)(*asked)
+    if kind == "vjp":
+        value, pullback, *aux = vjp(function, *asked, has_aux=has_aux)
+        cotangents = pullback(tree.rebuild(value, extra))
+        return (value, *aux), cotangents if len(asked) > 1 else (cotangents,)
+    if kind == "jvp":
+        return jvp(function, tuple(asked), tuple(extra), has_aux=has_aux)
+    return hvp(function, each)(*asked, tuple(extra))
 
 
 def _check_same(primal: Graph, guard: Guard, value: Any) -> None:

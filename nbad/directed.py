@@ -269,6 +269,6 @@ def _directed(
         )
 
     def first(variant: Variant, result: Any, values: list[Any]) -> Any:
-        return finish(variant.derive(kind, places, has_aux, values, directions)[1])
+        return finish(variant.answer(kind, places, has_aux, values, directions))
 
-    return owner.serve(call, replay, first, inline, derives=True)
+    return owner.serve(call, replay, first, inline, derives=False)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nbad.collecting import Paused
-from nbad.deriving import Derived, Primal, derive
+from nbad.deriving import Derived, Primal, answer, derive
 from nbad.hidden import Hidden
 from nbad.kernels.hashing import fingerprint
 from nbad.kernels.memory import is_alone
@@ -286,6 +286,12 @@ class Variant:
         derived, result = derive(self.primal, kind, places, values, extra, has_aux, known)
         self.derived[kind, places, has_aux, _kinds(extra)] = derived
         return derived, result
+
+    def answer(
+        self, kind: str, places: tuple[int, ...], has_aux: bool, values: Sequence[Any], extra: Sequence[Any]
+    ) -> Any:
+        """Return the result of a transformation for the inputs of the recording; nothing is derived."""
+        return answer(self.primal, kind, places, values, extra, has_aux)
 
     def known(
         self, kind: str, places: tuple[int, ...], has_aux: bool, extra: Sequence[Any]
