@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nbad.errors import InputTypeError, MutationError, where
+from nbad.kernels.forward import elementwise_forward
 from nbad.kernels.hashing import fingerprint
 from nbad.kernels.memory import is_recycled
 from nbad.methods import ArrayMethods, user_line
@@ -58,7 +59,7 @@ def run_forward(
         y, made = op.kernel.forward(tuple(values), attributes, frozenset(op.shared[i].name for i in wanted))
         return y, tuple((i, made[op.shared[i].name]) for i in wanted)
     if op.elementwise:
-        return op.forward(*values), ()
+        return elementwise_forward(op.forward, op.forward, *values), ()
     if not op.shared:
         return op.forward(*values, **attributes), ()
     memo: dict[int, Any] = {}

@@ -251,3 +251,16 @@ def test_a_traced_python_number_in_a_dot_product_kept_single_precision(function:
         assert compiled(x, number).dtype == function(x, number).dtype == np.float64
         assert nbad.vjp(function, x, number)[0].dtype == np.float64
     assert nbad.grad(lambda s: np.sum(function(x, s)))(0.5) == 6.0
+
+
+def test_comparisons_of_large_arrays_were_recorded_as_floats():
+    def f(x):
+        positive = x > 0
+        return np.sum(np.where(positive, x * x, -x)) + np.sum(x[positive]) + np.sum(~positive)
+
+    compiled = nbad.compile(f)
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=1 << 17)
+        np.testing.assert_allclose(compiled(x), f(x), rtol=1e-12)
+        np.testing.assert_allclose(nbad.grad(compiled)(x), nbad.grad(f)(x), rtol=1e-12)
+    assert compiled.variants > 0  # it was recorded, not refused

@@ -3,6 +3,7 @@
 Owns the decision when that pays. The values are NumPy's to the bit: each chunk is one ufunc call on slices.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,8 @@ def elementwise_forward(function: Callable[..., Any], ufunc: Any, *values: Any) 
             return function(*values)
     if lead is None or not isinstance(ufunc, np.ufunc) or (lead.dtype.kind == "c" and ufunc not in _COMPLEX):
         return function(*values)
+    if not _keeps_dtype(ufunc, lead.dtype):
+        return function(*values)  # a comparison, for instance
     if ufunc is np.power and type(values[-1]) is not np.ndarray:
         return function(*values)  # operator.pow has short cuts that np.power lacks
     out = memory.empty(lead.shape, lead.dtype)
@@ -68,3 +71,14 @@ def elementwise_forward(function: Callable[..., Any], ufunc: Any, *values: Any) 
 
     threads.fan_out(task, -(-lead.size // CHUNK))
     return out
+
+
+@functools.lru_cache(1024)
+def _keeps_dtype(ufunc: np.ufunc, dtype: np.dtype[Any]) -> bool:
+    """Return whether `ufunc` makes one array of the dtype of its operands."""
+    if ufunc.nout != 1:
+        return False
+    try:
+        return bool(ufunc.resolve_dtypes((*[dtype] * ufunc.nin, None))[-1] == dtype)
+    except TypeError:
+        return False

@@ -186,6 +186,8 @@ def interpret(
         values[slot] = value
     base = _recording_of(inputs)
     waiting = list(reversed(graph.guards))
+    held = {*graph.outputs, *(guard.slot for guard in graph.guards)}
+    last = {slot: i for i, node in enumerate(graph.nodes) for slot in node.operands}
     for i, node in enumerate(graph.nodes):
         while waiting and waiting[-1].after <= i:
             _check_guard(graph, waiting.pop(), values, check)
@@ -199,6 +201,9 @@ def interpret(
             if shape_of(value) != graph.avals[slot][1]:
                 raise OtherShape(graph.lines[node.line] if node.line >= 0 else ("<unknown>", 0))
             values[slot] = value
+        for slot in node.operands:
+            if last[slot] == i and slot not in held:
+                values[slot] = None  # its memory serves what comes next
     if base is not None:
         base.given = None
         base.fixed_line = -1  # what follows is no line of the function
