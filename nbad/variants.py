@@ -20,7 +20,6 @@ from nbad.hidden import Hidden
 from nbad.kernels.hashing import fingerprint
 from nbad.kernels.memory import is_alone
 from nbad.replay.graph import Graph, masks_of
-from nbad.replay.program import Program
 from nbad.replay.rewrites import rewrite_joint
 from nbad.report import current
 from nbad.signatures import Template
@@ -76,7 +75,10 @@ class Replayer:
         with Paused():
             self.graph = rewrite_joint(graph, list(masks), enabled=rewrites, sweep_from=sweep_from)
             self.masks = list(masks) if in_parts else _worthwhile(self.graph, masks)
-            self.program = Program(self.graph, self.masks)
+            # The loop of replays takes seconds to compile where no cache has it: whoever compiles nothing does not wait for it.
+        from nbad.replay.program import Program
+
+        self.program = Program(self.graph, self.masks)
         self.fixed = [(i, mask) for i, mask in enumerate(self.masks) if mask != 1]
         self.pool: list[Any] = []
         self.made: list[Any] = []

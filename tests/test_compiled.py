@@ -331,3 +331,9 @@ def test_long_convolutions_replay() -> None:
     with nbad.report() as account:
         nbad.grad(f)(u, v)
     assert account.ffts == 4
+
+
+def test_importing_nbad_does_not_wait_for_the_loop_of_replays() -> None:
+    code = "import sys, nbad; print('nbad.replay.loop' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
