@@ -124,7 +124,7 @@ class ValueCall:
         def first(variant: Variant, result: Any, values: list[Any]) -> Any:
             return result
 
-        return owner.serve(call, replay, first, inline, derives=False)
+        return owner.serve(call, replay, first, inline)
 
 
 class GradientCall:
@@ -182,7 +182,7 @@ class GradientCall:
         def first(variant: Variant, result: Any, values: list[Any]) -> Any:
             return finish(variant.answer("grad", places, has_aux, values, ()))
 
-        return owner.serve(call, replay, first, inline, derives=False)
+        return owner.serve(call, replay, first, inline)
 
     def _short(
         self, replayer: Replayer, listed: list[Leaf], indices: list[list[int]], asked: Asked

@@ -208,8 +208,6 @@ class Compiled:
         replay: Callable[[Variant, list[Any]], Any],
         first: Callable[[Variant, Any, list[Any]], Any],
         inline: Callable[[], Any],
-        *,
-        derives: bool,
     ) -> Any:
         """Return what the first fitting recording gives, or `first` of a new one.
 
@@ -223,8 +221,6 @@ class Compiled:
             ``first(variant, result, values)`` for a recording that was made for this call.
         inline : callable
             Answers the call without a recording, where the function reaches a value that somebody else traces.
-        derives : bool
-            Whether `first` derives something from the recording.
         """
         if call.key in self._refused:
             return inline()
@@ -242,11 +238,14 @@ class Compiled:
             if self.function is None:
                 raise self._unknown(cause)
             try:
-                variant, result = self._record(call, values, cause, derives)
+                variant, result = self._record(call, values, cause)
             except Exception as error:
                 refusal = error
         if refusal is None:
-            return first(variant, result, values)
+            try:
+                return first(variant, result, values)
+            except GuardFailed:  # an operation that gives something else for the same inputs
+                return inline()
         # The function has the last word: an error of its own comes again, as if it had not been compiled.
         answer = inline()
         if not isinstance(refusal, Inline):
@@ -287,8 +286,8 @@ class Compiled:
                 cause = cause or (where(*failure.line) if failure.line else "an operation that failed")
         return _MISS, cause
 
-    def _record(self, call: Call, values: list[Any], cause: str | None, derives: bool) -> tuple[Variant, Any]:
-        """Call the function and record it, for something that is derived at once if `derives`; the lock is held."""
+    def _record(self, call: Call, values: list[Any], cause: str | None) -> tuple[Variant, Any]:
+        """Call the function and record it; the lock is held."""
         function = self.function
         assert function is not None
 
@@ -303,7 +302,7 @@ class Compiled:
         before = Hidden.of(functools.partial(function, *fixed) if fixed else function)
         draws = Draws.of(before, call.leaves)
         prints = [print_of(value) for value in values]
-        primal, result, known = record_primal(run, values, self._rewritten, keep_values=derives)
+        primal, result = record_primal(run, values, self._rewritten)
         drawn = draws.made()
         if drawn is not None:
             self._warn(
@@ -312,7 +311,6 @@ class Compiled:
             )
         hidden = before.stable()
         variant = Variant(call.key, call.skeleton, primal, hidden, prints, self.rewrites)
-        variant.known_values = known
         account = self._account
         if account.recordings:
             account.lines[cause or "arguments of new shapes, dtypes or values"] += 1

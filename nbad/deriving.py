@@ -6,7 +6,7 @@ recorded values, over an interpreter of the function's graph. The function itsel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from nbad.signatures import Template, copied, taken_from
 from nbad.trace import is_traced
 from nbad.transforms import value_and_grad, vjp
 
-__all__ = ["Derived", "GuardFailed", "Inline", "Primal", "answer", "derive", "record_primal"]
+__all__ = ["Derived", "GuardFailed", "Inline", "Primal", "answer", "derive", "pulled", "record_primal"]
 
 
 class Inline(Exception):
@@ -56,9 +56,7 @@ def record_primal(
     function: Callable[[list[Any]], Any],
     values: Sequence[Any],
     rewrite: Callable[[Graph], Graph],
-    *,
-    keep_values: bool = False,
-) -> tuple[Primal, Any, dict[int, Any] | None]:
+) -> tuple[Primal, Any]:
     """Call `function` on recorded values.
 
     Parameters
@@ -69,8 +67,6 @@ def record_primal(
         The inputs.
     rewrite : callable
         What is done to the graph before anything is derived from it.
-    keep_values : bool
-        Return the values of all slots too.
 
     Returns
     -------
@@ -78,20 +74,18 @@ def record_primal(
         The recording.
     result : any
         What the function returned, the caller's own.
-    known : dict of int to plain value, or None
-        The values of the slots.
 
     Raises
     ------
     Inline
         The function reached a value that somebody else traces.
     """
-    result, tape = record(function, values, keep_values=keep_values)
+    result, tape = record(function, values)
     if tape.nested:
         raise Inline
     template, slots, found = taken_from(result, tape)
     graph = rewrite(graph_of(tape, slots))
-    return Primal(graph, template), template.fill([copied(value) for value in found]), tape.values
+    return Primal(graph, template), template.fill([copied(value) for value in found])
 
 
 def derive(
@@ -101,7 +95,6 @@ def derive(
     values: Sequence[Any],
     extra: Sequence[Any],
     has_aux: bool,
-    known: Mapping[int, Any] | None = None,
 ) -> tuple[Derived, Any]:
     """Record a transformation of `primal`.
 
@@ -119,8 +112,6 @@ def derive(
         Cotangents (vjp), tangents (jvp) or directions (hvp).
     has_aux : bool
         The function returns a pair whose second member is not differentiated.
-    known : mapping of int to plain value, optional
-        Values of slots of the function's graph for these inputs.
 
     Returns
     -------
@@ -138,19 +129,13 @@ def derive(
     seen: list[Any] = []
     begun = [0]
 
-    def check(guard: Guard, value: Any) -> None:
-        _check_same(primal.graph, guard, value)
-
-    def run(inputs: list[Any], traced: list[Any]) -> Any:
-        try:
-            found, seen[:] = _interpreted(primal, inputs, known, check)
-        except OtherShape as other:
-            raise GuardFailed(other.line) from None
-        begun[:] = [len(traced[0]._tape.op) if traced else 0]
-        return found
-
     def transformed(traced: list[Any]) -> Any:
-        return _transformed(kind, traced, len(values), places, has_aux, run)
+        def run(inputs: list[Any]) -> Any:
+            found, seen[:] = _interpreted(primal, inputs)
+            begun[:] = [len(traced[0]._tape.op) if traced else 0]
+            return found
+
+        return _transformed(kind, traced[: len(values)], traced[len(values) :], places, has_aux, run)
 
     result, tape = record(transformed, [*values, *extra])
     template, slots, found = taken_from(result, tape)
@@ -169,58 +154,105 @@ def answer(
 ) -> Any:
     """Return what `derive` would, for the inputs of the recording, without deriving anything.
 
-    A function that is called once then costs no more than a recording and a plain sweep.
+    A function that is called once then costs no more than a recording and a plain sweep. What a sweep makes is the caller's own
+    anyhow; what the function returned may be memory of the inputs.
+
+    Raises
+    ------
+    GuardFailed
+        The function sees something else the second time it runs, for the same inputs.
     """
 
-    def run(inputs: list[Any], _: list[Any]) -> Any:
-        return _interpreted(primal, inputs, None, None)[0]
+    def run(inputs: list[Any]) -> Any:
+        return _interpreted(primal, inputs)[0]
 
-    result = _transformed(kind, [*values, *extra], len(values), places, has_aux, run)
-    return tuple(tree.map_leaves(copied, part) for part in result)
+    result = _transformed(kind, values, extra, places, has_aux, run)
+    if kind == "hvp":
+        return result
+    value, found, *aux = result
+    return tree.map_leaves(copied, value), found, *tree.map_leaves(copied, aux)
 
 
-def _interpreted(
-    primal: Primal,
-    inputs: list[Any],
-    known: Mapping[int, Any] | None,
-    check: Callable[[Guard, Any], None] | None,
-) -> tuple[Any, list[Any]]:
-    """Return what the recorded function returns for `inputs`, and what its guards see."""
+def pulled(
+    primal: Primal, places: Sequence[int], values: Sequence[Any], has_aux: bool
+) -> tuple[Any, Callable[[Any], tuple[Any, ...]], list[Any]]:
+    """Return value, pullback and aux (in a list) for the inputs of the recording, as `answer` does for other transformations.
+
+    Raises
+    ------
+    GuardFailed
+        As in `answer`.
+    """
+
+    def run(inputs: list[Any]) -> Any:
+        return _interpreted(primal, inputs)[0]
+
+    value, pullback, *aux = _pullback(values, places, has_aux, run)
+    return tree.map_leaves(copied, value), pullback, tree.map_leaves(copied, aux)
+
+
+def _interpreted(primal: Primal, inputs: list[Any]) -> tuple[Any, list[Any]]:
+    """Return what the recorded function returns for `inputs`, and what its guards see.
+
+    Raises
+    ------
+    GuardFailed
+        A guard sees something else than in the recording, or a value has another shape.
+    """
+
+    def check(guard: Guard, value: Any) -> None:
+        _check_same(primal.graph, guard, value)
+
     outputs = len(primal.graph.outputs)
     watched = primal.graph.copy()
     watched.outputs = [*watched.outputs, *(guard.slot for guard in watched.guards)]
-    found = interpret(watched, inputs, known, check)
+    try:
+        found = interpret(watched, inputs, check)
+    except OtherShape as other:
+        raise GuardFailed(other.line) from None
     return primal.template.fill(found[:outputs]), found[outputs:]
 
 
 def _transformed(
     kind: str,
-    given: list[Any],
-    count: int,
+    inputs: Sequence[Any],
+    extra: Sequence[Any],
     places: Sequence[int],
     has_aux: bool,
-    run: Callable[[list[Any], list[Any]], Any],
+    run: Callable[[list[Any]], Any],
 ) -> Any:
-    """Run a transformation of ``run(inputs, given)`` at the `count` inputs that `given` begins with."""
-    inputs, extra = given[:count], given[count:]
+    """Return a transformation of ``run(inputs)``."""
+    if kind == "vjp":
+        value, pullback, *aux = _pullback(inputs, places, has_aux, run)
+        return (value, *aux), pullback(tree.rebuild(value, extra))
+    function, asked, each = _asked_for(inputs, places, run)
+    if kind == "grad":
+        return value_and_grad(function, each, has_aux=has_aux)(*asked)
+    if kind == "jvp":
+        return jvp(function, tuple(asked), tuple(extra), has_aux=has_aux)
+    return hvp(function, each)(*asked, tuple(extra))
+
+
+def _pullback(
+    inputs: Sequence[Any], places: Sequence[int], has_aux: bool, run: Callable[[list[Any]], Any]
+) -> Any:
+    """Return what `vjp` of ``run(inputs)`` does; the pullback gives a tuple, with a member for each place."""
+    function, asked, each = _asked_for(inputs, places, run)
+    return vjp(function, *asked, wrt=each, has_aux=has_aux)
+
+
+def _asked_for(
+    inputs: Sequence[Any], places: Sequence[int], run: Callable[[list[Any]], Any]
+) -> tuple[Callable[..., Any], list[Any], tuple[tuple[int], ...]]:
+    """Return ``run(inputs)`` as a function of the inputs at `places`, these inputs, and the `wrt` that asks for each."""
 
     def function(*asked: Any) -> Any:
         filled = list(inputs)
         for place, value in zip(places, asked, strict=True):
             filled[place] = value
-        return run(filled, given)
+        return run(filled)
 
-    asked = [inputs[place] for place in places]
-    each = tuple((k,) for k in range(len(asked)))
-    if kind == "grad":
-        return value_and_grad(function, each, has_aux=has_aux)(*asked)
-    if kind == "vjp":
-        value, pullback, *aux = vjp(function, *asked, has_aux=has_aux)
-        cotangents = pullback(tree.rebuild(value, extra))
-        return (value, *aux), cotangents if len(asked) > 1 else (cotangents,)
-    if kind == "jvp":
-        return jvp(function, tuple(asked), tuple(extra), has_aux=has_aux)
-    return hvp(function, each)(*asked, tuple(extra))
+    return function, [inputs[place] for place in places], tuple((k,) for k in range(len(places)))
 
 
 def _check_same(primal: Graph, guard: Guard, value: Any) -> None:

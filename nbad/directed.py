@@ -19,7 +19,7 @@ from nbad.methods import user_line
 from nbad.serving import Owner, attempted, fitted, inner_of, places_of, replay_with
 from nbad.signatures import Call, native, read_call
 from nbad.transforms import EVERYTHING, checked_seed, packed, read_wrt
-from nbad.variants import Failure, Replayer, Variant, own_bits, print_of
+from nbad.variants import Replayer, Variant, own_bits, print_of
 
 __all__ = ["ProductCall", "PullbackCall", "TangentCall"]
 
@@ -46,6 +46,10 @@ class PullbackCall:
         if call is None:
             return inline()
         places = places_of(call, asked, listed)
+
+        def finish(cotangents: Sequence[Any]) -> Any:
+            answers = [fitted(c, leaf.value) for c, leaf in zip(cotangents, listed, strict=True)]
+            return packed(asked, indices, answers)
 
         def replay(variant: Variant, values: list[Any]) -> Any:
             seeds = _seeds(variant, has_aux)
@@ -77,18 +81,19 @@ class PullbackCall:
                     else blank
                     for seed, leaf, blank in zip(tree.leaves(cotangent), outputs, seeds, strict=True)
                 ]
-                answers = [fitted(c, leaf.value) for c, leaf in zip(held.pull(given), listed, strict=True)]
-                return packed(asked, indices, answers)
+                return finish(held.pull(given))
 
             return (value[0], pullback, value[1]) if has_aux else (value[0], pullback)
 
         def first(variant: Variant, result: Any, values: list[Any]) -> Any:
-            try:
-                return replay(variant, values)
-            except Failure:  # the function took a plain value, and a replay rounds it otherwise
-                return inline()
+            value, pull, aux = variant.pulled(places, has_aux, values)
 
-        return owner.serve(call, replay, first, inline, derives=True)
+            def pullback(cotangent: Any) -> Any:
+                return finish(pull(cotangent))
+
+            return value, pullback, *aux
+
+        return owner.serve(call, replay, first, inline)
 
 
 def _takes_seed(leaf: Any) -> bool:
@@ -271,4 +276,4 @@ def _directed(
     def first(variant: Variant, result: Any, values: list[Any]) -> Any:
         return finish(variant.answer(kind, places, has_aux, values, directions))
 
-    return owner.serve(call, replay, first, inline, derives=False)
+    return owner.serve(call, replay, first, inline)

@@ -139,10 +139,7 @@ def add_node(
     tape.op.append(op.opcode)
     tape.line.append(line)
     tape.out_start.append(len(tape.objects))
-    made = [add_value(tape, y) for y in outputs]
-    if tape.values is not None:
-        tape.values.update(zip(made, outputs, strict=True))
-    return made
+    return [add_value(tape, y) for y in outputs]
 
 
 def add_guard(tape: Tape, slot: int, kind: str, value: Any) -> None:

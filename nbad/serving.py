@@ -35,8 +35,6 @@ class Owner(Protocol):
         replay: Callable[[Variant, list[Any]], Any],
         first: Callable[[Variant, Any, list[Any]], Any],
         inline: Callable[[], Any],
-        *,
-        derives: bool,
     ) -> Any:
         """Return what the first fitting recording gives, or `first` of a new one."""
 

@@ -172,7 +172,6 @@ class Tape:
         "fixed_line",
         "foreign",
         "forms",
-        "given",
         "guards",
         "inputs",
         "known",
@@ -194,7 +193,6 @@ class Tape:
         "roots",
         "scalar",
         "scalar_ids",
-        "values",
         "variadic_count",
         "variadic_node",
         "watched",
@@ -245,10 +243,6 @@ class Tape:
         self.known: dict[Any, int] = {}
         #: recording tapes: the line of the next nodes, if it is not the user's that is running
         self.fixed_line: int | None = None
-        #: recording tapes: (op, operands, output) of a node whose output is known before it is recorded
-        self.given: tuple[Any, tuple[Any, ...], Any] | None = None
-        #: recording tapes: the value of each slot, if they are to be kept for what is derived next
-        self.values: dict[int, Any] | None = None
         #: ids of the objects that own the memory of what users' forwards returned
         self.foreign: set[int] = set()
         #: ids of the objects that own the memory of the asked-for inputs and of constants

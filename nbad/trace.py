@@ -419,9 +419,7 @@ def _record(
     """Run `op` on `values` and append a node to a recording tape, whatever the output is."""
     if op.forward is np.conjugate and tape.fixed_line is not None and is_real(values[0]):
         return operands[0]  # rules say it of whatever may be complex
-    if (given := tape.given) and given[0] is op and list(map(id, given[1])) == list(map(id, operands)):
-        y = given[2]
-    elif function is None:
+    if function is None:
         y = run_forward(op, values, attributes, ())[0]
     elif tape.big:
         y = elementwise_forward(function, op.forward, *values)

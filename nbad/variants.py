@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nbad.collecting import Paused
-from nbad.deriving import Derived, Primal, answer, derive
+from nbad.deriving import Derived, Primal, answer, derive, pulled
 from nbad.hidden import Hidden
 from nbad.kernels.hashing import fingerprint
 from nbad.kernels.memory import is_alone
@@ -236,7 +236,6 @@ class Variant:
         self.hidden = hidden
         self.prints = prints
         self.rewrites = rewrites
-        self.known_values: dict[int, Any] | None = None  # between a recording and what is derived at once
         self.used = next(_clock)
         self.replayers: dict[Any, Replayer] = {}
         self.derived: dict[Any, Derived] = {}
@@ -284,8 +283,7 @@ class Variant:
         self, kind: str, places: tuple[int, ...], has_aux: bool, values: Sequence[Any], extra: Sequence[Any]
     ) -> tuple[Derived, Any]:
         """Return a transformation of the recording and its result for these inputs."""
-        known, self.known_values = self.known_values, None
-        derived, result = derive(self.primal, kind, places, values, extra, has_aux, known)
+        derived, result = derive(self.primal, kind, places, values, extra, has_aux)
         self.derived[kind, places, has_aux, _kinds(extra)] = derived
         return derived, result
 
@@ -294,6 +292,10 @@ class Variant:
     ) -> Any:
         """Return the result of a transformation for the inputs of the recording; nothing is derived."""
         return answer(self.primal, kind, places, values, extra, has_aux)
+
+    def pulled(self, places: tuple[int, ...], has_aux: bool, values: Sequence[Any]) -> Any:
+        """Return value, pullback and aux for the inputs of the recording; nothing is derived."""
+        return pulled(self.primal, places, values, has_aux)
 
     def known(
         self, kind: str, places: tuple[int, ...], has_aux: bool, extra: Sequence[Any]

@@ -6,7 +6,7 @@ gradient of a recorded function becomes a graph follows from that: record the tr
 """
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,9 +47,7 @@ class OtherShape(Exception):
         self.line = line
 
 
-def record(
-    function: Callable[[list[Any]], Any], values: Sequence[Any], *, keep_values: bool = False
-) -> tuple[Any, Tape]:
+def record(function: Callable[[list[Any]], Any], values: Sequence[Any]) -> tuple[Any, Tape]:
     """Call `function` on recorded values.
 
     Parameters
@@ -58,8 +56,6 @@ def record(
         Takes the list of traced inputs and returns any container.
     values : sequence of ndarray, NumPy number, float or complex
         The inputs; they become the slots 0, 1, ... in this order.
-    keep_values : bool
-        Keep the value of each slot in ``tape.values``, for `interpret`.
 
     Returns
     -------
@@ -78,7 +74,6 @@ def record(
     tape = new_tape()
     tape.records = True
     tape.inputs = len(values)
-    tape.values = {} if keep_values else None
     traced = []
     for value in values:
         if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
@@ -149,7 +144,6 @@ def _native(value: Any) -> Any:
 def interpret(
     graph: Graph,
     inputs: Sequence[Any],
-    known: Mapping[int, Any] | None = None,
     check: Callable[[Guard, Any], None] | None = None,
 ) -> list[Any]:
     """Run a graph on values.
@@ -160,8 +154,6 @@ def interpret(
         What to run.
     inputs : sequence
         A value for each of the graph's inputs: plain, recorded, or carrying a derivative.
-    known : mapping of int to plain value, optional
-        Values of slots for these inputs, where they are at hand: recorded values are then not computed again.
     check : callable, optional
         ``check(guard, value)`` is called for each guard before the nodes that were recorded after it run; it may raise.
 
@@ -194,8 +186,6 @@ def interpret(
         operands = [values[slot] for slot in node.operands]
         if base is not None:
             base.fixed_line = DERIVED - node.line
-            if known and node.op.outputs == 1 and node.outputs[0] in known:
-                base.given = node.op, tuple(map(plain, operands)), known[node.outputs[0]]
         y = _run(graph, node, operands)
         for slot, value in zip(node.outputs, y if node.op.outputs > 1 else (y,), strict=True):
             if shape_of(value) != graph.avals[slot][1]:
@@ -205,7 +195,6 @@ def interpret(
             if last[slot] == i and slot not in held:
                 values[slot] = None  # its memory serves what comes next
     if base is not None:
-        base.given = None
         base.fixed_line = -1  # what follows is no line of the function
     for guard in reversed(waiting):
         _check_guard(graph, guard, values, check)
