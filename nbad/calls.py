@@ -6,6 +6,7 @@ their owner (`nbad.compiled`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -62,18 +63,19 @@ class _Fast:
         self.quick = replayer.program.fast and not replayer.fixed
 
     def __call__(self, args: tuple[Any, ...]) -> Any:
-        if tuple(map(type, args)) != self.kinds or self.variant.changed() is not None:
+        variant = self.variant
+        if tuple(map(type, args)) != self.kinds or variant.dropped or variant.changed() is not None:
             return _MISS
         if self.quick:
             results = self.replayer.quick(args)
             if results is not None:
-                self.variant.touch()
+                variant.touch()
                 return self.finish(results)
         for x, (dtype, shape) in zip(args, self.specs, strict=True):
             if dtype is not None and (x.dtype is not dtype or x.shape != shape or not x.flags.c_contiguous):
                 return _MISS
         try:
-            return self.finish(replay_with(self.variant, self.replayer, args))
+            return self.finish(replay_with(variant, self.replayer, args))
         except Failure:
             return _MISS
 
@@ -83,18 +85,34 @@ def _is_flat(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return not kwargs and len(call.inputs) == len(args) == len(call.leaves)
 
 
-class ValueCall:
+class _ShortOrLong(ABC):
+    """A transformation whose calls go the short way where one is known."""
+
+    fast: _Fast | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        fast = self.fast
+        if fast is not None and not kwargs:
+            answer = fast(args)
+            if answer is not _MISS:
+                return answer
+            if fast.variant.dropped:
+                self.fast = None
+        return self.served(args, kwargs)
+
+    @abstractmethod
+    def served(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the answer the long way."""
+
+
+class ValueCall(_ShortOrLong):
     """The compiled function itself."""
 
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
-        self.fast: _Fast | None = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.fast is not None and not kwargs:
-            answer = self.fast(args)
-            if answer is not _MISS:
-                return answer
+    def served(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the value of the function."""
         owner = self.owner
         call = read_call(owner.name, args, kwargs)
         if call is None:
@@ -127,7 +145,7 @@ class ValueCall:
         return owner.serve(call, replay, first, inline)
 
 
-class GradientCall:
+class GradientCall(_ShortOrLong):
     """`grad` and `value_and_grad` of a compiled function."""
 
     def __init__(self, owner: Owner, kind: str, wrt: Any, has_aux: bool) -> None:
@@ -135,13 +153,9 @@ class GradientCall:
         self.kind = kind
         self.wrt = wrt
         self.has_aux = has_aux
-        self.fast: _Fast | None = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.fast is not None and not kwargs:
-            answer = self.fast(args)
-            if answer is not _MISS:
-                return answer
+    def served(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the gradient, and the value where it was asked for."""
         owner, kind, has_aux = self.owner, self.kind, self.has_aux
         asked, listed, indices = read_wrt(kind, self.wrt, owner.signature, args, kwargs)
         call = read_call(owner.name, asked.args, asked.kwargs)

@@ -13,8 +13,7 @@ import sys
 import threading
 import types
 import warnings
-import weakref
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -128,7 +127,10 @@ class Compiled:
         self._account = CompileReport()
         self._warned: set[str] = set()
         self._refused: set[Any] = set()
-        self._bound: weakref.WeakKeyDictionary[Any, Compiled] = weakref.WeakKeyDictionary()
+        self._bound: OrderedDict[int, Compiled] = (
+            OrderedDict()
+        )  # by the id of an instance, which its method keeps alive
+        self._binding = threading.Lock()
         self._value = transformation(self, "value", None, False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -136,14 +138,18 @@ class Compiled:
         return self._value(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        """Return the compiled method of an instance; each instance has recordings of its own."""
+        """Return the compiled method of an instance; the instances used last have recordings of their own, and stay alive."""
         if instance is None or self.function is None:
             return self
-        found = self._bound.get(instance)
-        if found is None:
-            method = types.MethodType(self.function, instance)
-            found = Compiled(method, variants=self.limit, rewrites=self.rewrites)
-            self._bound[instance] = found
+        bound = self._bound
+        with self._binding:
+            found = bound.get(id(instance))
+            if found is None:
+                method = types.MethodType(self.function, instance)
+                found = bound[id(instance)] = Compiled(method, variants=self.limit, rewrites=self.rewrites)
+                if len(bound) > _MOST_INSTANCES:
+                    bound.popitem(last=False)
+            bound.move_to_end(id(instance))
         return found
 
     def __repr__(self) -> str:
@@ -188,13 +194,17 @@ class Compiled:
             )
 
     def clear(self) -> None:
-        """Forget all recordings."""
+        """Forget all recordings, those of instances too."""
+        with self._binding:
+            methods = list(self._bound.values())
+            self._bound.clear()
+        for method in methods:
+            method.clear()
         with self._lock:
-            for row in self._by_key.values():
-                self._account.replays += sum(variant.replays for variant in row)
+            dropped = [variant for row in self._by_key.values() for variant in row]
             self._by_key = {}
             self._refused = set()
-            self._value = transformation(self, "value", None, False)
+            self._account.replays += sum(variant.drop() for variant in dropped)
 
     def _latest(self) -> Variant | None:
         kept = [variant for row in self._by_key.values() for variant in row]
@@ -328,13 +338,13 @@ class Compiled:
         """Drop the recordings used least recently; say so once."""
         while self.variants >= self.limit:
             oldest = min((v for row in self._by_key.values() for v in row), key=_last_used)
-            self._account.replays += oldest.replays
             self._account.evictions += 1
             rows = dict(self._by_key)
             rows[oldest.key] = tuple(v for v in rows[oldest.key] if v is not oldest)
             if not rows[oldest.key]:
                 del rows[oldest.key]
             self._by_key = rows
+            self._account.replays += oldest.drop()
             line, times = max(self._account.lines.items(), key=_count_of, default=(cause, 1))
             self._warn(
                 f"{self.name} needs more than {self.limit} recordings, so it records again and again; {times} of "
@@ -456,6 +466,8 @@ def _rebuilt(options: dict[str, Any], content: bytes) -> Compiled:
 
 
 _MISS: Any = object()
+#: Instances whose compiled methods are remembered.
+_MOST_INSTANCES = 32
 #: Signatures that are remembered as not to be recorded.
 _MOST_REFUSED = 1000
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from nbad import directional, transforms, tree
 from nbad.directional import checked_direction, moving_parts
-from nbad.errors import InputTypeError, MutationError
+from nbad.errors import InputTypeError, MutationError, RuleError, where
 from nbad.methods import user_line
 from nbad.serving import Owner, attempted, fitted, inner_of, places_of, replay_with
 from nbad.signatures import Call, native, read_call
 from nbad.transforms import EVERYTHING, checked_seed, packed, read_wrt
-from nbad.variants import Replayer, Variant, own_bits, print_of
+from nbad.variants import Failure, Replayer, Variant, altered, own_bits, print_of
 
 __all__ = ["ProductCall", "PullbackCall", "TangentCall"]
 
@@ -64,7 +64,7 @@ class PullbackCall:
                 return Replayer(derived.graph, derived.template, masks, *rest, in_parts=True)
 
             replayer = variant.replayer(("vjp", places, has_aux), make)
-            held = _Held(replayer, values, seeds)
+            held = _Held(variant, replayer, values, seeds)
             value = attempted(held.value)
             variant.touch()
             structure = tree.structure(value[0])
@@ -119,7 +119,8 @@ def _seeds(variant: Variant, has_aux: bool) -> list[Any]:
 class _Held:
     """A replayed forward pass that waits for cotangents, in a workspace of its own."""
 
-    def __init__(self, replayer: Replayer, values: list[Any], seeds: Sequence[Any]) -> None:
+    def __init__(self, variant: Variant, replayer: Replayer, values: list[Any], seeds: Sequence[Any]) -> None:
+        self.variant = variant
         self.replayer = replayer
         self.values = values
         self.seeds = list(seeds)
@@ -146,8 +147,17 @@ class _Held:
             for value, seen in zip(self.values, self.prints, strict=True):
                 if print_of(value) != seen:
                     raise MutationError.of("vjp of a compiled function", "an argument", at=user_line())
+            if altered(self.variant.watched):
+                what = "an array that the function reads"
+                raise MutationError.of("vjp of a compiled function", what, at=user_line())
             filled = [*self.values, *map(native, cotangents)]
-            self.replayer.advance(self.workspace, filled, 1, [])
+            try:
+                self.replayer.advance(self.workspace, filled, 1, [])
+            except Failure as failure:
+                raise RuleError(
+                    "vjp: an operation gave something of another shape or dtype than before, for the same arguments",
+                    at=where(*failure.line) if failure.line else user_line(),
+                ) from None
             found: list[Any] = list(self.replayer.template.fill(self._results())[1])
             return found
 

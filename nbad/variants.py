@@ -24,7 +24,7 @@ from nbad.replay.rewrites import rewrite_joint
 from nbad.report import current
 from nbad.signatures import Template
 
-__all__ = ["Failure", "Replayer", "Variant"]
+__all__ = ["Failure", "Replayer", "Variant", "altered", "own_bits", "print_of"]
 
 #: Ops that only look at memory in another way: not worth a comparison of inputs.
 _VIEWS = frozenset(("reshape", "transpose", "broadcast_to", "getitem", "positive", "stop_gradient"))
@@ -82,7 +82,6 @@ class Replayer:
         self.fixed = [(i, mask) for i, mask in enumerate(self.masks) if mask != 1]
         self.pool: list[Any] = []
         self.made: list[Any] = []
-        self.lost: int = 0
         self.lock = threading.Lock()
 
     def take(self) -> Any:
@@ -101,15 +100,8 @@ class Replayer:
     def replays(self) -> int:
         """Number of replays so far."""
         with self.lock:
-            found: int = self.lost + sum(workspace.calls for workspace in self.made)
+            found: int = sum(workspace.calls for workspace in self.made)
             return found
-
-    def drop(self, workspace: Any) -> None:
-        """Forget a workspace in which a run did not end well."""
-        with self.lock:
-            if workspace in self.made:
-                self.made.remove(workspace)
-                self.lost += workspace.calls
 
     def changed(self, workspace: Any, values: Sequence[Any]) -> tuple[int, list[tuple[int, Any]]]:
         """Return the mask of the fixed inputs that differ from the workspace's last ones, and their new fingerprints."""
@@ -125,7 +117,7 @@ class Replayer:
     def advance(
         self, workspace: Any, values: Sequence[Any], changed: int, news: list[tuple[int, Any]]
     ) -> None:
-        """Run the program in a workspace.
+        """Run the program in a workspace; after a run that does not end well the next one there does everything again.
 
         Raises
         ------
@@ -136,7 +128,6 @@ class Replayer:
             workspace.prints[i] = None  # unless the run ends well
         status = workspace.run(values, changed)
         if status != -1:
-            self.drop(workspace)
             raise Failure(self.line_of(workspace, status))
         for i, seen in news:
             workspace.prints[i] = seen
@@ -153,10 +144,12 @@ class Replayer:
             workspace = self.pool.pop()
         except IndexError:
             return None
-        results: list[Any] | None = workspace.quick(values)
-        if results is not None:
-            self.settle(workspace)
-        self.pool.append(workspace)
+        try:
+            results: list[Any] | None = workspace.quick(values)
+            if results is not None:
+                self.settle(workspace)
+        finally:
+            self.pool.append(workspace)
         return results
 
     def settle(self, workspace: Any) -> None:
@@ -176,11 +169,18 @@ class Replayer:
             The recording does not fit these inputs.
         """
         workspace = self.take()
-        changed, news = self.changed(workspace, values) if self.fixed else (0, [])
-        self.advance(workspace, values, changed | 1, news)
-        results: list[Any] = workspace.results()
-        self.pool.append(workspace)  # not reached after an error: that workspace is dropped
+        try:
+            changed, news = self.changed(workspace, values) if self.fixed else (0, [])
+            self.advance(workspace, values, changed | 1, news)
+            results: list[Any] = workspace.results()
+        finally:
+            self.pool.append(workspace)
         return results
+
+
+def altered(watched: list[tuple[np.ndarray, Any]]) -> bool:
+    """Return whether one of these arrays no longer has the fingerprint beside it."""
+    return any(fingerprint(array) != seen for array, seen in watched)
 
 
 def print_of(value: Any) -> Any:
@@ -225,6 +225,15 @@ class Variant:
         What the function reached besides its arguments.
     prints : list
         Fingerprints of the inputs of the recording.
+    rewrites : collection of str or None
+        Names of the rewrites that are on; None for all.
+
+    Attributes
+    ----------
+    dropped : bool
+        Its owner has forgotten it, so nobody may use it any more.
+    watched : list of (ndarray, tuple)
+        Arrays of the user that the recording reads, and their fingerprints.
     """
 
     def __init__(
@@ -240,7 +249,12 @@ class Variant:
         self.replayers: dict[Any, Replayer] = {}
         self.derived: dict[Any, Derived] = {}
         self.lock = threading.Lock()
+        self.dropped = False
         self.watched = [] if hidden is None else _shared_constants(primal.graph)
+        known = set() if hidden is None else {id(row[0]) for row in hidden.arrays}
+        self._unknown = [
+            row for row in self.watched if id(row[0]) not in known
+        ]  # not compared with what is hidden
 
     @property
     def replays(self) -> int:
@@ -263,6 +277,16 @@ class Variant:
         """Note that the recording was used."""
         self.used = next(_clock)
 
+    def drop(self) -> int:
+        """Let go of the workspaces, now that the owner forgets this recording; return the number of replays so far."""
+        self.dropped = True
+        replayers = list(self.replayers.values())
+        count = sum(replayer.replays for replayer in replayers)
+        for replayer in replayers:
+            replayer.pool.clear()
+            replayer.made.clear()
+        return count
+
     def changed(self, prints: dict[int, Any] | None = None) -> str | None:
         """Return the name of something hidden that is not as it was, None if all is.
 
@@ -274,10 +298,7 @@ class Variant:
         name = hidden.changed(prints)
         if name is not None:
             return name
-        for array, seen in self.watched:
-            if fingerprint(array) != seen:
-                return "an array that the function reads"
-        return None
+        return "an array that the function reads" if self._unknown and altered(self._unknown) else None
 
     def derive(
         self, kind: str, places: tuple[int, ...], has_aux: bool, values: Sequence[Any], extra: Sequence[Any]

@@ -1,0 +1,265 @@
+"""Mistakes of compiled functions that were made once, each named after its symptom."""
+
+import dataclasses
+import gc
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nbad
+from nbad import reach, variants
+from nbad.errors import MutationError, RuleError
+
+X = np.arange(1.0, 4.0)
+
+
+@dataclasses.dataclass
+class Scaled:
+    """Instances are compared by value, so they have no hash."""
+
+    scale: Any
+
+    @nbad.compile
+    def loss(self, x: Any) -> Any:
+        return np.sum(x * x * self.scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """Instances of the same name are equal, and not the same one."""
+
+    name: str
+    notes: tuple[str, ...] = dataclasses.field(compare=False)
+
+    @nbad.compile
+    def noted(self, x: Any) -> Any:
+        return np.sum(x * len(self.notes))
+
+
+# Methods ------------------------------------------------------------------------------------------
+def test_a_compiled_method_of_an_unhashable_instance_raised() -> None:
+    one, other = Scaled(np.ones(3)), Scaled(np.full(3, 2.0))
+    for _ in range(4):
+        assert one.loss(X) == 14.0
+        np.testing.assert_array_equal(nbad.grad(other.loss)(X), 4.0 * X)
+    other.scale = np.ones(3)
+    np.testing.assert_array_equal(nbad.grad(other.loss)(X), 2.0 * X)
+
+
+def test_equal_instances_shared_their_recordings() -> None:
+    one, other = Frozen("m", ("a",)), Frozen("m", ("a", "b"))
+    assert one == other
+    assert one.noted is not other.noted
+    for _ in range(4):
+        assert (one.noted(X), other.noted(X)) == (6.0, 12.0)
+
+
+def test_instances_with_compiled_methods_were_never_freed() -> None:
+    def used(scale: float) -> Any:
+        model = Scaled(scale)
+        for _ in range(4):
+            assert model.loss(X) == 14.0 * scale  # also where an instance has the place of a dead one
+        return weakref.ref(model)
+
+    living = [used(float(scale)) for scale in range(100)]
+    gc.collect()
+    assert sum(reference() is not None for reference in living) <= 32
+    Scaled.loss.clear()
+    gc.collect()
+    assert not any(reference() for reference in living)
+
+
+# Workspaces ---------------------------------------------------------------------------------------
+def positive(x: Any) -> Any:
+    """Refuse what is negative, which no guard sees."""
+    if x[0] < 0.0:
+        raise FloatingPointError("negative")
+    return x * 1.0
+
+
+POSITIVE = nbad.primitive(x=lambda g, y: g + 0.0 * positive(y))(positive)
+
+
+def workspaces(compiled: Any) -> int:
+    """Return how many workspaces a compiled function holds."""
+    kept = [variant for row in compiled._by_key.values() for variant in row]
+    return sum(len(replayer.made) for variant in kept for replayer in variant.replayers.values())
+
+
+def test_each_replay_that_raised_left_a_workspace_behind() -> None:
+    compiled = nbad.compile(lambda x: np.sum(POSITIVE(x) ** 2))
+    for k in range(8):
+        compiled(X + k)
+        with pytest.raises(FloatingPointError):
+            compiled(-X)
+        nbad.vjp(compiled, X + k)[1](1.0)
+        with pytest.raises(FloatingPointError):
+            nbad.vjp(compiled, -X)
+        np.testing.assert_array_equal(nbad.grad(compiled)(X + k), 2.0 * (X + k))
+    gc.collect()
+    assert workspaces(compiled) <= 3  # one for each of the three programs
+    assert compiled.report().replays > 0
+
+
+def through(operation: Any) -> Any:
+    """Return a function whose pullback runs `operation` on the cotangent, in a replay too."""
+    inner = nbad.primitive(a=lambda g: g)(operation)
+    return nbad.primitive(x=lambda g: inner(g))(lambda x: x * 1.0)
+
+
+def test_a_workspace_whose_pullback_failed_is_used_again_and_right() -> None:
+    broken: list[bool] = []
+
+    def operation(a: Any) -> Any:
+        if broken:
+            raise ArithmeticError("broken")
+        return a * 1.0
+
+    row = through(operation)
+    compiled = nbad.compile(lambda x: np.sin(row(x * 2.0)))
+    for k in range(3):
+        value, pullback = nbad.vjp(compiled, X + k)
+        pullback(X)
+    broken.append(True)
+    with pytest.raises(ArithmeticError, match="broken"):
+        pullback(X)
+    broken.clear()
+    np.testing.assert_allclose(pullback(X), 2.0 * X * np.cos(2.0 * (X + 2.0)), rtol=1e-12)
+    np.testing.assert_allclose(value, np.sin(2.0 * (X + 2.0)), rtol=1e-12)
+
+
+# Recordings that are gone -------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["grad", "value_and_grad", "value"])
+def test_a_cleared_function_went_on_replaying_what_it_had_forgotten(kind: str) -> None:
+    compiled = nbad.compile(lambda x: np.sum(x * x))
+    held = compiled if kind == "value" else getattr(nbad, kind)(compiled)
+    for _ in range(5):
+        held(X)
+    before = compiled.report()
+    compiled.clear()
+    assert (compiled.variants, compiled.report().replays) == (0, before.replays)
+    for _ in range(5):
+        held(X)
+    after = compiled.report()
+    assert (after.variants, after.recordings) == (1, 2)
+    assert after.replays == 2 * before.replays
+
+
+def test_an_evicted_recording_was_replayed_and_not_counted() -> None:
+    compiled = nbad.compile(lambda x, n: np.sum(x) * n, variants=1)
+    gradient = nbad.grad(compiled)
+    with pytest.warns(RuntimeWarning, match="more than 1 recordings"):
+        for number in (2, 3):
+            for _ in range(4):
+                np.testing.assert_array_equal(gradient(X, number), number * np.ones(3))
+    assert (compiled.variants, compiled.report().recordings, compiled.report().evictions) == (1, 2, 1)
+
+    shapes = nbad.compile(lambda x: np.sum(x * x), variants=1)
+    short, long = nbad.grad(shapes), nbad.grad(shapes)
+    with pytest.warns(RuntimeWarning, match="more than 1 recordings"):
+        for _ in range(4):
+            short(X)
+        for _ in range(4):
+            long(np.ones(5))
+    counted = shapes.report().replays
+    short(X)
+    assert shapes.report().recordings == 3
+    assert shapes.report().replays == counted
+
+
+# Pullbacks ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("calls", [1, 2, 3])
+@pytest.mark.parametrize("size", [3, 1 << 16])
+def test_a_pullback_read_a_closed_over_array_that_had_changed(size: int, calls: int) -> None:
+    kernel = np.linspace(0.5, 1.5, size)
+    x = np.linspace(-1.0, 1.0, size)
+    compiled = nbad.compile(lambda x: np.sin(kernel * x))
+    for _ in range(calls):
+        _, pullback = nbad.vjp(compiled, x)
+    for _ in range(2):
+        np.testing.assert_allclose(pullback(x), kernel * np.cos(kernel * x) * x, rtol=1e-10, atol=1e-14)
+    kernel[-1] = 5.0
+    with pytest.raises(MutationError, match="array"):
+        pullback(x)
+    kernel[-1] = 1.5
+    np.testing.assert_allclose(pullback(x), kernel * np.cos(kernel * x) * x, rtol=1e-10, atol=1e-14)
+
+
+def test_an_array_that_two_lists_of_checks_hold_was_read_twice_at_each_call(monkeypatch: Any) -> None:
+    kernel = np.linspace(0.5, 1.5, 1 << 12)
+    compiled = nbad.compile(lambda x: np.sum(np.sin(kernel * x)))
+    gradient = nbad.grad(compiled)
+    for _ in range(4):
+        gradient(kernel)
+    read: list[int] = []
+    for module in (reach, variants):
+        original = module.fingerprint
+
+        def counted(array: Any, original: Any = original) -> Any:
+            read.append(id(array))
+            return original(array)
+
+        monkeypatch.setattr(module, "fingerprint", counted)
+    gradient(kernel + 1.0)
+    assert read.count(id(kernel)) == 1
+
+
+# Operations that give something else each time ----------------------------------------------------
+def derivative(kind: str, f: Any, x: Any) -> Any:
+    """Return a derivative in the direction of ones, by each transformation."""
+    ones = np.ones_like(x)
+    if kind == "jvp":
+        return nbad.jvp(f, (x,), (ones,))[1]
+    if kind == "hvp":
+        return np.sum(nbad.hvp(f)(x, ones))
+    return np.sum(nbad.grad(f)(x) if kind == "grad" else nbad.vjp(f, x)[1](1.0))
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("grad", 12.0), ("vjp", 12.0), ("jvp", 12.0), ("hvp", 6.0)])
+def test_an_operation_of_another_shape_each_time_showed_a_private_error(kind: str, expected: float) -> None:
+    lengths: list[int] = []
+
+    def growing(x: Any) -> Any:
+        lengths.append(len(lengths))
+        return np.repeat(x, len(lengths))
+
+    row = nbad.primitive(x=lambda g, x_shape: np.sum(g.reshape(*x_shape, -1), axis=1))(growing)
+
+    def f(x: Any) -> Any:
+        y = row(x)
+        return np.sum(x * x) + np.sum(y - y)
+
+    compiled = nbad.compile(f)
+    for _ in range(4):
+        assert derivative(kind, compiled, X) == expected
+
+
+@pytest.mark.parametrize("kind", ["grad", "vjp", "jvp"])
+def test_a_branch_that_differs_for_the_same_inputs_got_the_derivative_of_another_one(kind: str) -> None:
+    calls: list[int] = []
+
+    def noisy(x: Any) -> Any:
+        calls.append(0)
+        return x * (-1.0) ** len(calls)
+
+    row = nbad.primitive(x=lambda g: g)(noisy)
+    compiled = nbad.compile(lambda x: np.sum(row(x)) if row(x)[0] > 0.0 else np.sum(x * x))
+    for _ in range(6):
+        assert derivative(kind, compiled, X) in (3.0, 12.0)
+
+
+def test_a_sweep_of_another_shape_each_time_showed_a_private_error() -> None:
+    longer: list[bool] = []
+
+    def operation(a: Any) -> Any:
+        return np.concatenate([a, a]) if longer else a * 1.0
+
+    row = through(operation)
+    compiled = nbad.compile(lambda x: np.sin(row(x)))
+    for _ in range(3):
+        _, pullback = nbad.vjp(compiled, X)
+    longer.append(True)
+    with pytest.raises(RuleError, match="another shape"):
+        pullback(X)
