@@ -26,6 +26,8 @@ FAMILIES = (
     ("rearranging", "Rearranging"),
     ("indexing", "Indexing"),
     ("contractions", "Contractions"),
+    ("decompositions", "Decompositions of matrices"),
+    ("solving", "Inverses and linear equations"),
     ("linalg", "Norms"),
     ("fourier", "Fourier transforms"),
 )

@@ -60,6 +60,8 @@ ORDER = [
     "rules.indexing",
     "rules.rearranging",
     "rules.contractions",
+    "rules.decompositions",
+    "rules.solving",
     "rules.linalg",
     "rules.fourier",
     "rules.cosine",

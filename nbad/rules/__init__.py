@@ -4,6 +4,7 @@ from nbad import constants, ufuncs
 from nbad.rules import (
     contractions,
     convolution,
+    decompositions,
     discrete,
     elementwise,
     fourier,
@@ -12,6 +13,7 @@ from nbad.rules import (
     rearranging,
     reductions,
     shaping,
+    solving,
 )
 
 constants.bind_operators()
@@ -20,6 +22,7 @@ ufuncs.add_methods()
 __all__ = [
     "contractions",
     "convolution",
+    "decompositions",
     "discrete",
     "elementwise",
     "fourier",
@@ -28,5 +31,6 @@ __all__ = [
     "rearranging",
     "reductions",
     "shaping",
+    "solving",
     "ufuncs",
 ]

@@ -1,6 +1,6 @@
 """Contractions: products that sum over shared axes, and diagonals.
 
-Owns the rows `matmul`, `tensordot`, `outer`, `vecdot`, `einsum`, and the pair `diagonal` and `embed_diagonal`. Every
+Owns the rows `matmul`, `tensordot`, `outer`, `cross`, `vecdot`, `einsum`, and the pair `diagonal` and `embed_diagonal`. Every
 pullback is again a contraction of the cotangent with the other operands, and reads nothing else.
 """
 
@@ -115,6 +115,19 @@ def vecdot_b(g: Any, a: Any) -> Any:
     return np.expand_dims(g, -1) * a
 
 
+def cross_forward(a: Any, b: Any) -> Any:
+    """Return the vector product over the last axis, of three elements."""
+    return np.cross(a, b)
+
+
+def cross_a(g: Any, b: Any) -> Any:
+    return np.cross(conjugate(b), g)
+
+
+def cross_b(g: Any, a: Any) -> Any:
+    return np.cross(g, conjugate(a))
+
+
 # Any number of operands ---------------------------------------------------------------------------
 def einsum_forward(*xs: Any, subscripts: str, optimize: Any) -> Any:
     """Return the sum of products that `subscripts` (one letter an axis, the output given) describes."""
@@ -184,6 +197,7 @@ def embed_diagonal_x(g: Any, offset: int, axis1: int, axis2: int) -> Any:
 MATMUL = operation(matmul_forward, a=matmul_a, b=matmul_b)
 TENSORDOT = operation(tensordot_forward, a=tensordot_a, b=tensordot_b)
 OUTER = operation(outer_forward, a=outer_a, b=outer_b)
+CROSS = operation(cross_forward, a=cross_a, b=cross_b)
 VECDOT = operation(vecdot_forward, a=vecdot_a, b=vecdot_b)
 EINSUM = operation(einsum_forward, xs=einsum_xs)
 DIAGONAL = operation(diagonal_forward, x=diagonal_x, linear=True)
@@ -268,6 +282,23 @@ def multiply_outer(a: Any, b: Any) -> Any:
 
 
 BINDINGS[np.multiply, "outer"] = multiply_outer  # type: ignore[index]
+
+
+@binds(np.cross)
+def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: Any = None) -> Any:
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    a, b = array(a), array(b)
+    a, b = np.moveaxis(a, axisa, -1), np.moveaxis(b, axisb, -1)
+    if a.shape[-1] == 2 or b.shape[-1] == 2:
+        instead = "Append a zero to the vectors, or write a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]."
+        raise NoRuleError.of("np.cross of vectors with two elements", at=user_line(), instead=instead)
+    return np.moveaxis(apply(CROSS, a, b), -1, axisc)
+
+
+@binds(np.linalg.cross)
+def linalg_cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
+    return cross(x1, x2, axis=axis)
 
 
 @binds(np.tensordot)

@@ -1,7 +1,7 @@
-"""Linear algebra: norms.
+"""Linear algebra: norms and condition numbers.
 
-Owns the rows `norm` and `p_norm`; other norms are composed of reductions. At zero, where a norm has no derivative,
-the choice is 0. Norms that need singular values have no rule.
+Owns the rows `norm` and `p_norm`; other norms are composed of reductions, and of singular values. At zero, where a norm
+has no derivative, the choice is 0; in the nuclear norm a singular value of 0 counts as a positive one.
 """
 
 from typing import Any
@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from nbad.errors import NoRuleError
 from nbad.keeping import operand
-from nbad.methods import user_line
+from nbad.rules.contractions import array
 from nbad.rules.reductions import axes_of, kept_shape
 from nbad.table import binds, operation
 from nbad.trace import apply, cast, plain
@@ -71,9 +70,10 @@ def _matrix_norm(x: Any, order: Any, axes: Any, keepdims: Any) -> Any:
     if order in (None, "fro", "f"):
         return apply(NORM, x, axis=tuple(sorted(axes)), keepdims=keepdims)
     if order in ("nuc", 2, -2):
-        raise NoRuleError.of(
-            f"np.linalg.norm of a matrix with ord={order!r}", at=user_line(), instead="Use ord='fro'."
-        )
+        s = np.linalg.svdvals(np.moveaxis(x, axes, (-2, -1)))
+        reduce: Any = {"nuc": np.sum, 2: np.max, -2: np.min}[order]
+        found = reduce(s, axis=-1)
+        return np.expand_dims(found, tuple(sorted(axes))) if keepdims else found
     if order not in (1, -1, np.inf, -np.inf):
         raise ValueError("Invalid norm order for matrices.")
     inner, outer = axes if abs(order) == 1 else axes[::-1]
@@ -110,3 +110,18 @@ def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any
 def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
     x = operand(x)
     return _matrix_norm(x, ord, (x.ndim - 2, x.ndim - 1), keepdims)
+
+
+@binds(np.linalg.cond)
+def cond(x: Any, p: Any = None) -> Any:
+    x = array(x)
+    if x.ndim < 2 or 0 in x.shape[-2:]:
+        return np.linalg.cond(np.zeros(x.shape), p)  # NumPy's own error
+    if p is None or p in (2, -2):
+        s = np.linalg.svdvals(x)
+        with np.errstate(all="ignore"):
+            found = s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
+    else:
+        found = np.linalg.norm(x, p, axis=(-2, -1)) * np.linalg.norm(np.linalg.inv(x), p, axis=(-2, -1))
+    # 0/0 is infinity, unless x has a NaN; of one matrix the result is a number.
+    return np.positive(np.where(np.isnan(found) & ~np.isnan(x).any(axis=(-2, -1)), np.inf, found))

@@ -92,6 +92,14 @@ def vecdot_first(a: Any, b: Any) -> Any:
     return np.linalg.vecdot(a, b, axis=0)
 
 
+def cross_axes(a: Any, b: Any) -> Any:
+    return np.cross(a, b, axisa=0, axisb=1, axisc=0)
+
+
+def linalg_cross(a: Any, b: Any) -> Any:
+    return np.linalg.cross(a, b, axis=0)
+
+
 def multi_dot(*xs: Any) -> Any:
     return np.linalg.multi_dot(xs)
 
@@ -155,6 +163,9 @@ CASES = [
     *(named("vdot", np.vdot, *shapes) for shapes in (((3, 4), (12,)), ((3,), (3,)), ((), ()))),
     *(named("vecdot", np.vecdot, *shapes) for shapes in (((3,), (3,)), ((2, 3), (3,)), ((5, 1, 3), (4, 3)))),
     named("linalg.vecdot", vecdot_first, (3, 2), (3, 2)),
+    *(named("cross", np.cross, *shapes) for shapes in (((3,), (3,)), ((4, 3), (2, 1, 3)))),
+    named("cross axes", cross_axes, (3, 2), (2, 3)),
+    named("linalg.cross", linalg_cross, (3, 2), (3, 1)),
     named("outer", np.outer, (3, 2), (4,)),
     named("outer", np.outer, (), (4,)),
     named("linalg.outer", np.linalg.outer, (3,), (4,)),
@@ -355,6 +366,7 @@ def test_all_spellings_of_a_product_agree() -> None:
         (ValueError, "more letters", lambda x: np.einsum("ijk...->i", x)),
         (ValueError, "ellipsis", lambda x: np.einsum("i...->i", x)),
         (ValueError, "at least two", lambda x: np.linalg.multi_dot([x])),
+        (NoRuleError, "two elements.*\n.*\n.*Append a zero", lambda x: np.cross(x, np.ones(2))),
         (TypeError, "unexpected", lambda x: np.einsum("ij->", x, axis=1)),
         (np.exceptions.AxisError, "axis", lambda x: np.trace(x, axis1=2)),
         (NoRuleError, "out=", lambda x: np.dot(x, x, out=np.zeros((3, 3)))),
