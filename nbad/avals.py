@@ -1,8 +1,8 @@
 """Whether the dtypes and shapes that a graph states are those that its operations give.
 
 Owns the check of graphs that come from outside: elementwise operations, reductions and views become addresses and lengths
-without asking again, while what Python performs is compared when it has run. Nothing is computed on values, and no large memory
-is used.
+without asking again, and some operations hand attributes to compiled code, which `nbad.kernel_avals` knows; what NumPy performs
+is compared when it has run. Nothing is computed on values, and no large memory is used.
 """
 
 from __future__ import annotations
@@ -11,29 +11,26 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from nbad.errors import TapeError
 from nbad.keeping import run_forward
+from nbad.kernel_avals import GIVES, NEVER_SAVED
 from nbad.replay.graph import ARRAY, PYTHON, Graph, Node
 
 __all__ = ["check_avals"]
 
 Aval = tuple[np.dtype[Any], tuple[int, ...]]
 
-#: What depends on the lengths of an operand's dimensions only by which of them are equal or 1.
-_BY_DIMENSION = frozenset({"sum_all", "sum", "max", "min", "norm", "vecdot", "matmul", "tensordot"})
+_REDUCTIONS = frozenset({"sum_all", "sum", "max", "min", "norm"})
+_PRODUCTS = frozenset({"vecdot", "matmul", "tensordot"})
 #: What gives a view of its operand, whatever its lengths.
-_VIEWS = frozenset({"getitem", "transpose", "broadcast_to", "flip", "diagonal", "real", "imag"})
-_ELEMENTWISE = frozenset({"astype", "complex_absolute"})
-#: Lengths that stand for others. Larger products are not tried.
-_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19)
-_MOST = 1 << 20
-#: Bytes of the elements that transforms take.
-_SIZES = {"f": (4, 8), "c": (8, 16)}
+_VIEWS = frozenset({"getitem", "transpose", "broadcast_to", "flip", "diagonal"})
+_ELEMENTWISE = frozenset({"astype", "complex_absolute", "real", "imag"})
 
 
 def check_avals(graph: Graph) -> None:
-    """Check what each node that runs without Python states of its output.
+    """Check what each node that runs without NumPy states of its output, and that it can run.
 
     Parameters
     ----------
@@ -47,7 +44,11 @@ def check_avals(graph: Graph) -> None:
     """
     with np.errstate(all="ignore"):
         for node in graph.nodes:
-            if not node.op.foreign and len(node.outputs) == 1:
+            if node.op.foreign:
+                continue
+            if node.op.name in NEVER_SAVED:
+                raise TapeError(f"the saved tape is damaged: {node.op.name} stands in no recording")
+            if len(node.outputs) == 1:
                 _check(graph, node)
 
 
@@ -57,16 +58,13 @@ def _check(graph: Graph, node: Node) -> None:
     operands = [graph.avals[slot] for slot in node.operands]
     forms = [graph.forms[slot] for slot in node.operands]
     try:
-        if "axes" in node.attributes and name not in ("tensordot", "transpose"):
-            _check_transform(node, operands)
-        if name in _BY_DIMENSION:
-            lengths = _short_lengths(operands)
-            if lengths is None:
-                return
-            short = [(dtype, tuple(lengths[n] for n in shape)) for dtype, shape in operands]
-            given = _given(node, [_array(aval) for aval in short])
-            kept = {short: n for n, short in lengths.items()}
-            given = given[0], tuple(kept.get(n, -1) for n in given[1])
+        _check_dtype(node.attributes.get("dtype"))
+        if name in GIVES:
+            given = GIVES[name](node.attributes, *operands)
+        elif name in _REDUCTIONS:
+            given = _reduced(node, operands[0])
+        elif name in _PRODUCTS:
+            given = _dtype_given(node, operands), _product(node, *(shape for _, shape in operands))
         elif name in _VIEWS:
             if name == "getitem":
                 _check_index(node.attributes["index"])
@@ -92,24 +90,10 @@ def _check(graph: Graph, node: Node) -> None:
         )
 
 
-def _check_transform(node: Node, operands: list[Aval]) -> None:
-    """Raise unless axes are axes and lengths are lengths: transforms hand them to compiled code as they are."""
-    axes, shape = node.attributes["axes"], operands[0][1]
-    if not isinstance(axes, tuple) or not axes or len(set(axes)) != len(axes):
-        raise ValueError(f"axes of {axes!r}")
-    if any(type(axis) is not int or not 0 <= axis < len(shape) for axis in axes):
-        raise ValueError(f"axes of {axes!r} for shape {shape}")
-    if any(dtype.kind not in "fc" or dtype.itemsize not in _SIZES[dtype.kind] for dtype, _ in operands):
-        raise ValueError(f"operands of {[str(dtype) for dtype, _ in operands]}")
-    for key in ("lengths", "n"):
-        lengths = node.attributes.get(key, ())
-        for n in lengths if isinstance(lengths, tuple) else (lengths,):
-            if type(n) is not int or not 0 < n < 1 << 40:
-                raise ValueError(f"{key} of {lengths!r}")
-    if "lengths" in node.attributes and len(node.attributes["lengths"]) != len(axes):
-        raise ValueError("another number of lengths than axes")
-    if node.op.name == "c2r" and shape[axes[-1]] != node.attributes["n"] // 2 + 1:
-        raise ValueError(f"half a spectrum of length {shape[axes[-1]]} for {node.attributes['n']}")
+def _check_dtype(name: Any) -> None:
+    """Raise for the name of a dtype that is not numeric: its elements could be of any size."""
+    if name is not None and (type(name) is not str or np.dtype(name).kind not in "fciub"):
+        raise ValueError(f"a dtype of {name!r}")
 
 
 def _array(aval: Aval) -> np.ndarray:
@@ -123,18 +107,40 @@ def _given(node: Node, values: list[Any]) -> Aval:
     return np.result_type(result), np.shape(result)
 
 
-def _short_lengths(operands: list[Aval]) -> dict[int, int] | None:
-    """Return a short length for each length that occurs, or None where even these make large arrays."""
-    lengths = {0: 0, 1: 1}
-    for _, shape in operands:
-        for n in shape:
-            if n not in lengths:
-                if len(lengths) - 2 == len(_PRIMES):
-                    return None
-                lengths[n] = _PRIMES[len(lengths) - 2]
-    if any(math.prod(lengths[n] for n in shape) > _MOST for _, shape in operands):
-        return None
-    return lengths
+def _dtype_given(node: Node, operands: list[Aval]) -> np.dtype[Any]:
+    """Return the dtype that an operation gives for operands of as many dimensions, all of length 1."""
+    return _given(node, [np.ones((1,) * len(shape), dtype) for dtype, shape in operands])[0]
+
+
+def _reduced(node: Node, operand: Aval) -> Aval:
+    shape, a = operand[1], node.attributes
+    axis = range(len(shape)) if node.op.name == "sum_all" else normalize_axis_tuple(a["axis"], len(shape))
+    kept = bool(a.get("keepdims"))
+    left = tuple(1 if d in axis else n for d, n in enumerate(shape) if kept or d not in axis)
+    return _dtype_given(node, [operand]), left
+
+
+def _product(node: Node, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a product of matrices and the like."""
+    if node.op.name == "tensordot":
+        summed = [
+            normalize_axis_tuple(axes, len(x))
+            for axes, x in zip(node.attributes["axes"], (a, b), strict=True)
+        ]
+        if summed != list(node.attributes["axes"]):
+            raise ValueError(f"axes of {node.attributes['axes']!r}")
+        inner, other = ([x[axis] for axis in axes] for axes, x in zip(summed, (a, b), strict=True))
+        shape = [n for axes, x in zip(summed, (a, b), strict=True) for d, n in enumerate(x) if d not in axes]
+    elif node.op.name == "vecdot":
+        inner, other = [a[-1]], [b[-1]]
+        shape = list(np.broadcast_shapes(a[:-1], b[:-1]))
+    else:
+        rows, columns = a[-2:-1], b[-1:] if len(b) > 1 else ()
+        inner, other = [a[-1]], [b[-2:][0]]
+        shape = [*np.broadcast_shapes(a[:-2], b[:-2]), *rows, *columns]
+    if inner != other:
+        raise ValueError(f"shapes {a} and {b} do not fit")
+    return tuple(shape)
 
 
 def _elementwise(node: Node, operands: list[Aval], forms: list[int]) -> Aval:

@@ -48,13 +48,25 @@ def unpack(template: Template, operands: Any) -> Any:
     return np.dtype(rest[0]) if tag == _DTYPE else rest[0]
 
 
+def read_only(value: Any) -> Any:
+    """Return an array as a view that cannot be written, anything else as it is."""
+    if type(value) is not np.ndarray:
+        return value
+    view = value.view()
+    view.flags.writeable = False
+    return view
+
+
 class Call:
-    """The forward of a row that stands for a NumPy function: the arrays are operands, the template holds the rest."""
+    """The forward of a row that stands for a NumPy function: the arrays are operands, the template holds the rest.
+
+    A template may ask for ``out=`` or for work in place; operands are not the function's to write.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
     def __call__(self, *xs: Any, template: Template) -> Any:
         """Call the function with `xs` where they belong."""
-        args, kwargs = unpack(template, iter(xs))
+        args, kwargs = unpack(template, map(read_only, xs))
         return self.function(*args, **kwargs)

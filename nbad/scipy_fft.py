@@ -34,7 +34,7 @@ def _floating(x: Any) -> Any:
 def _check(workers: Any, plan: Any) -> None:
     """Refuse what SciPy refuses; the number of threads is nbad's own."""
     if plan is not None:
-        raise NotImplementedError("Passing a precomputed plan is not yet supported by scipy.fft functions")
+        raise NoRuleError.of("scipy.fft with plan=", at=user_line(), instead="Leave it out.")
     if workers is not None:
         count = os.cpu_count() or 1
         if operator.index(workers) < -count:

@@ -103,6 +103,7 @@ ORDER = [
     "sameness",
     "reach",
     "hidden",
+    "kernel_avals",
     "avals",
     "archive",
     "tape_file",

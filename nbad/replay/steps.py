@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nbad.encoding import read_only
 from nbad.keeping import run_forward
 from nbad.replay.graph import ARRAY, PYTHON, Node
 
@@ -102,7 +103,7 @@ class HostStep:
             self.into(env[self.outputs[0].slot], *values)
             return True
         if op.foreign:
-            values = [_read_only(v) for v in values]
+            values = [read_only(v) for v in values]
         made = run_forward(op, values, self.node.attributes, ())[0]
         results = made if op.outputs > 1 else (made,)
         for output, value in zip(self.outputs, results, strict=True):
@@ -124,14 +125,6 @@ class HostStep:
             env[output.slot] = array
             ids[output.buffer] = id(array)
         return True
-
-
-def _read_only(value: Any) -> Any:
-    if type(value) is not _ndarray:
-        return value
-    view = value.view()
-    view.flags.writeable = False
-    return view
 
 
 def _is_shared(array: np.ndarray, values: list[Any]) -> bool:
