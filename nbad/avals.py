@@ -22,7 +22,8 @@ __all__ = ["check_avals"]
 
 Aval = tuple[np.dtype[Any], tuple[int, ...]]
 
-_REDUCTIONS = frozenset({"sum_all", "sum", "max", "min", "norm"})
+_REDUCTIONS = frozenset({"sum_all", "sum", "prod", "max", "min", "norm"})
+_RUNNING = frozenset({"cumsum", "cumprod"})
 _PRODUCTS = frozenset({"vecdot", "matmul", "tensordot"})
 #: What gives a view of its operand, whatever its lengths.
 _VIEWS = frozenset({"getitem", "transpose", "broadcast_to", "flip", "diagonal"})
@@ -63,6 +64,8 @@ def _check(graph: Graph, node: Node) -> None:
             given = GIVES[name](node.attributes, *operands)
         elif name in _REDUCTIONS:
             given = _reduced(node, operands[0])
+        elif name in _RUNNING:
+            given = _dtype_given(node, operands), operands[0][1]
         elif name in _PRODUCTS:
             given = _dtype_given(node, operands), _product(node, *(shape for _, shape in operands))
         elif name in _VIEWS:
@@ -71,6 +74,8 @@ def _check(graph: Graph, node: Node) -> None:
             given = _given(node, [_array(aval) for aval in operands])
         elif name == "reshape":
             given = operands[0][0], _reshaped(operands[0][1], node.attributes["shape"])
+        elif name == "scatter_add":
+            given = operands[0][0], _lengths(node.attributes["shape"])
         elif name == "scatter":
             given = _scattered(node, operands[0])
         elif graph.forms[node.outputs[0]] == PYTHON and (name == "power" or stated[0].kind in "iub"):
@@ -153,9 +158,15 @@ def _elementwise(node: Node, operands: list[Aval], forms: list[int]) -> Aval:
     return dtype, shape if len(ones) == len(shape) else ones
 
 
+def _lengths(shape: Any, least: int = 0) -> tuple[int, ...]:
+    if not isinstance(shape, tuple) or any(type(n) is not int or n < least for n in shape):
+        raise ValueError(f"a shape of {shape!r}")
+    return tuple(shape)
+
+
 def _reshaped(shape: tuple[int, ...], asked: Any) -> tuple[int, ...]:
-    asked = asked if isinstance(asked, tuple) else (asked,)
-    if any(type(n) is not int or n < -1 for n in asked) or asked.count(-1) > 1:
+    asked = _lengths(asked if isinstance(asked, tuple) else (asked,), -1)
+    if asked.count(-1) > 1:
         raise ValueError(f"a shape of {asked}")
     size, known = math.prod(shape), math.prod(n for n in asked if n != -1)
     if -1 in asked:
@@ -179,7 +190,7 @@ def _scattered(node: Node, operand: Aval) -> Aval:
     """Return what the adjoint of an index gives; the operand must fit the place that the index leaves."""
     _check_index(node.attributes["index"])
     dtype, shape = operand
-    full = tuple(node.attributes["shape"])
+    full = _lengths(node.attributes["shape"])
     place = _array((dtype, full))[node.attributes["index"]]
     if np.broadcast_shapes(np.shape(place), shape) != np.shape(place):
         raise ValueError(f"shape {shape} does not fit the place of shape {np.shape(place)}")

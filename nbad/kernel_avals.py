@@ -203,17 +203,17 @@ def _reach(*extents: int) -> None:
 
 
 def _segments(a: Attributes, x: Aval) -> Aval:
-    axis, step, start = _int(a, "axis", 0, len(x[1]) - 1), _int(a, "step", 1), _int(a, "start", 0)
+    axis, step, start = _int(a, "axis", 0, len(x[1]) - 1), _int(a, "step", 1), _int(a, "start", -_MOST)
     count, width = _int(a, "count", 0), _int(a, "width", 0)
     inner = math.prod(x[1][axis + 1 :])
-    _reach(count * step * inner, start * inner)
+    _reach(count * step * inner, abs(start) * inner)
     return x[0], (*x[1][:axis], count, width, *x[1][axis + 1 :])
 
 
 def _overlap_add(a: Attributes, w: Aval) -> Aval:
-    axis, step, start = _int(a, "axis", 0, len(w[1]) - 2), _int(a, "step", 1), _int(a, "start", 0)
+    axis, step, start = _int(a, "axis", 0, len(w[1]) - 2), _int(a, "step", 1), _int(a, "start", -_MOST)
     inner = math.prod(w[1][axis + 2 :])
-    _reach(w[1][axis] * step * inner, start * inner)
+    _reach(w[1][axis] * step * inner, abs(start) * inner)
     return w[0], (*w[1][:axis], _int(a, "length", 0), *w[1][axis + 2 :])
 
 

@@ -579,6 +579,13 @@ def stated(
 
 
 X = np.ones((4, 1, 6))
+QUBITS = np.ones((2,) * 22, np.float32)
+FFT = {"axes": (0, 1), "forward": True, "factor": 1.0}
+COSINE = {"axes": (0, 2), "kind": 1, "sine": False, "form": "plain", "factor": 1.0}
+BOX = {"lengths": (8,), "axes": (2,), "real": True, "out_start": (0,), "out_shape": (8,)}
+FILTER = {**BOX, "u_start": (3,), "v_start": (0,), "conj": True}
+BY_SPECTRUM = {**BOX, "start": (0,), "how": "x h"}
+SEGMENTS = {"axis": 2, "step": 3, "start": -1, "count": 3, "width": 4}
 AVALS: list[tuple[str, list[Any], Any, tuple[int, ...], dict[str, Any]]] = [
     ("add", [X, np.ones(6, np.float32)], np.float64, (4, 1, 6), {}),
     ("add", [np.float32(1), np.ones((3, 1), np.float32)], np.float32, (3, 1), {}),
@@ -605,6 +612,56 @@ AVALS: list[tuple[str, list[Any], Any, tuple[int, ...], dict[str, Any]]] = [
     ("diagonal", [np.ones((4, 5))], np.float64, (3,), {"offset": 2, "axis1": 0, "axis2": 1}),
     ("real", [np.ones(3, np.complex64)], np.float32, (3,), {}),
     ("scatter", [np.ones(3)], np.float64, (5,), {"index": (slice(0, 3),), "shape": (5,)}),
+    (
+        "scatter_add",
+        [np.ones(2), np.ones(2, int)],
+        np.float64,
+        (5,),
+        {"template": ("array",), "unique": True, "shape": (5,)},
+    ),
+    ("vecdot", [X, np.ones(6, np.complex64)], np.complex128, (4, 1), {}),
+    ("tensordot", [QUBITS, QUBITS], np.float32, (2, 2), {"axes": (tuple(range(1, 22)), tuple(range(21)))}),
+    (
+        "sum",
+        [QUBITS],
+        np.float32,
+        (2,) * 11,
+        {"axis": tuple(range(0, 22, 2)), "dtype": None, "keepdims": False},
+    ),
+    ("cumprod", [np.ones((2, 3), np.int8)], np.int64, (2, 3), {"axis": 1}),
+    ("recurrence", [X, X], np.float64, (4, 1, 6), {"axis": 2, "reverse": True}),
+    ("c2c", [np.ones((2, 3), np.complex64)], np.complex64, (2, 3), FFT),
+    ("r2c_full", [np.ones((2, 3), np.float32)], np.complex64, (2, 3), FFT),
+    ("c2r_full", [np.ones((2, 3), np.complex64)], np.float32, (2, 3), FFT),
+    ("r2c", [np.ones((2, 5))], np.complex128, (2, 3), {"axes": (0, 1), "factor": 1.0, "mirrored": False}),
+    (
+        "c2r",
+        [np.ones((3, 2), np.complex64)],
+        np.float32,
+        (5, 2),
+        {"axes": (0,), "n": 5, "factor": 1.0, "mirrored": True},
+    ),
+    ("resize", [X], np.float64, (3, 2, 6), {"shape": (3, 2, 6)}),
+    ("real_transform", [X], np.float64, (4, 1, 6), COSINE),
+    ("filter", [np.ones((3, 1, 5)), np.ones((1, 2, 4))], np.float64, (3, 2, 8), FILTER),
+    (
+        "filter_by_spectrum",
+        [np.ones((3, 1, 5)), np.ones((2, 5), complex)],
+        np.float64,
+        (3, 2, 8),
+        BY_SPECTRUM,
+    ),
+    (
+        "filter_by_spectrum",
+        [np.ones((3, 1, 5)), np.ones((2, 5), complex)],
+        np.float64,
+        (3, 2, 8),
+        {**BY_SPECTRUM, "how": "conj(x) h"},
+    ),
+    ("segments", [X], np.float64, (4, 1, 3, 4), SEGMENTS),
+    ("overlap_add", [X], np.float64, (4, 9), {"axis": 1, "step": 2, "start": 0, "length": 9}),
+    ("patches", [X, np.ones((7, 2), np.int64)], np.float64, (4, 7, 1, 3), {"shape": (1, 3)}),
+    ("patches_add", [X, np.ones((1, 1), np.int64)], np.float64, (4, 9), {"shape": (9,)}),
 ]
 
 
@@ -644,6 +701,59 @@ def test_results_are_what_operations_give(
         ("c2c", [np.ones((2, 3), np.int64)], {"axes": (0,), "forward": True, "factor": 1.0}),
         ("c2r", [np.ones((2, 3), complex)], {"axes": (1,), "n": 8, "factor": 1.0, "mirrored": True}),
         ("c2r", [np.ones((2, 3), complex)], {"axes": (1,), "n": -4, "factor": 1.0, "mirrored": True}),
+        ("c2c", [np.ones((2, 3), complex)], {**FFT, "axes": (1, 0)}),
+        ("c2c", [np.ones((2, 3), complex)], {**FFT, "factor": "1"}),
+        ("resize", [X], {"shape": (4, -1, 6)}),
+        (
+            "scatter_add",
+            [np.ones(2), np.ones(2, int)],
+            {"template": ("array",), "unique": True, "shape": (-5,)},
+        ),
+        ("recurrence", [X, X[:3]], {"axis": 0, "reverse": True}),
+        ("recurrence", [X, X], {"axis": 3, "reverse": True}),
+        ("real_transform", [X], {**COSINE, "axes": (1,)}),
+        ("real_transform", [X], {**COSINE, "kind": 5}),
+        ("real_transform", [X], {**COSINE, "form": "other"}),
+        ("filter", [np.ones((3, 1, 5)), np.ones((2, 2, 4))], FILTER),
+        ("filter", [np.ones((3, 1, 5)), np.ones((2, 4))], FILTER),
+        ("filter", [np.ones((3, 1, 5)), np.ones((1, 2, 4), complex)], FILTER),
+        ("filter", [np.ones((3, 0, 5)), np.ones((1, 0, 4))], FILTER),
+        ("filter_by_spectrum", [np.ones((3, 1, 5)), np.ones((2, 4), complex)], BY_SPECTRUM),
+        ("filter_by_spectrum", [np.ones((3, 1, 5)), np.ones((2, 5))], BY_SPECTRUM),
+        ("filter_by_spectrum", [np.ones((3, 1, 5)), np.ones((2, 5), complex)], {**BY_SPECTRUM, "how": "h"}),
+        (
+            "filter_by_spectrum",
+            [np.ones((3, 1, 5), np.float32), np.ones((2, 5), complex)],
+            {**BY_SPECTRUM, "how": "conj(x) h"},
+        ),
+        ("segments", [X], {**SEGMENTS, "step": 0}),
+        ("segments", [X], {**SEGMENTS, "axis": 3}),
+        ("segments", [X], {**SEGMENTS, "width": -1}),
+        ("segments", [X], {**SEGMENTS, "step": 1 << 39}),
+        ("overlap_add", [X], {"axis": 2, "step": 2, "start": 0, "length": 9}),
+        ("patches", [X, np.ones((7, 2))], {"shape": (1, 3)}),
+        ("patches", [X, np.ones((7, 1), np.int64)], {"shape": (1, 3)}),
+        ("patches", [X, np.ones((7, 2), np.int64)], {"shape": 3}),
+        ("patches_add", [X, np.ones((2, 1), np.int64)], {"shape": (9,)}),
+        *(
+            ("filter", [np.ones((3, 1, 5)), np.ones((1, 2, 4))], {**FILTER, **wrong})
+            for wrong in (
+                {"u_start": (4,)},
+                {"u_start": (-1,)},
+                {"v_start": (5,)},
+                {"v_start": (0, 0)},
+                {"out_start": (1,)},
+                {"out_shape": (9,)},
+                {"out_shape": (0,)},
+                {"lengths": (7,)},
+                {"lengths": (1 << 39,)},
+                {"axes": (-1,)},
+                {"axes": ()},
+                {"real": 1},
+                {"conj": None},
+                {"u_start": 0},
+            )
+        ),
     ],
 )
 def test_what_operations_cannot_do(name: str, operands: list[Any], attributes: dict[str, Any]) -> None:
