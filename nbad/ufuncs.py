@@ -12,7 +12,7 @@ from nbad.errors import NoRuleError
 from nbad.keeping import operand
 from nbad.methods import user_line
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Op, binds, forward_only
-from nbad.trace import apply, cast, is_traced, plain
+from nbad.trace import apply, cast, is_traced, plain, underlying
 
 #: The rows of what ufuncs without derivative have as methods.
 METHODS: dict[tuple[np.ufunc, str], Op] = {}
@@ -33,11 +33,16 @@ def call_form(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dic
         if kwargs.get("out") is not None:
             kwargs = _no_out(ufunc, kwargs)
         dtype = kwargs.pop("dtype", None)
-        kwargs.pop("casting", None)
+        casting = kwargs.pop("casting", "same_kind")
         kwargs.pop("order", None)
         kwargs.pop("subok", None)
         if kwargs.pop("where", True) is not True or kwargs:
             raise _no_rule(ufunc, f" with {', '.join(kwargs) or 'where'}=", "Use np.where for where=.")
+        if dtype is not None:
+            signature = (None,) * ufunc.nin + (np.dtype(dtype),) * ufunc.nout
+            # NumPy's own error for what it does not cast: complex numbers to real ones.
+            kinds = (*map(_dtype_of, inputs), *(None,) * ufunc.nout)
+            ufunc.resolve_dtypes(kinds, signature=signature, casting=casting)
         if ufunc in BINDINGS:
             result = BINDINGS[ufunc](*inputs)
         elif ufunc in CONSTANT:
@@ -62,6 +67,12 @@ def call_form(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dic
     if op is not None:
         return call_constant(getattr(ufunc, method), op, inputs, kwargs)
     raise _no_rule(ufunc, f".{method}")
+
+
+def _dtype_of(value: Any) -> Any:
+    """Return the dtype of an operand, or the class of a Python number, which is weak in promotion."""
+    value = underlying(operand(value))
+    return type(value) if type(value) in (int, float, complex) else np.asarray(value).dtype
 
 
 def _no_out(ufunc: np.ufunc, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -263,3 +263,36 @@ def test_a_sweep_of_another_shape_each_time_showed_a_private_error() -> None:
     longer.append(True)
     with pytest.raises(RuleError, match="another shape"):
         pullback(X)
+
+
+# Complex numbers ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("function", [np.maximum, np.minimum, np.fmax, np.fmin, np.clip])
+def test_a_compiled_gradient_could_not_compare_pythons_complex_numbers(function: Any) -> None:
+    bounds = (0.0, 5.0) if function is np.clip else (1.0,)
+
+    def f(s: Any) -> Any:
+        return np.real(function(s, *bounds) * (1.0 - 2.0j))
+
+    gradient = nbad.grad(nbad.compile(f))
+    for number in (2.0 + 1.0j, 3.0 - 1.0j, 0.5j, 7.0 + 0.0j):
+        for _ in range(3):
+            assert gradient(number) == nbad.grad(f)(number)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("ufunc", "dtype"), [(np.multiply, "f8"), (np.add, "f4"), (np.exp, "f8"), (np.add, "i8")]
+)
+def test_a_ufunc_with_a_real_dtype_dropped_the_imaginary_part(ufunc: Any, dtype: str, compiled: bool) -> None:
+    def f(z: Any) -> Any:
+        return ufunc(*(z,) * ufunc.nin, dtype=dtype)
+
+    run = nbad.compile(f) if compiled else f
+    with pytest.raises(TypeError, match="same_kind"):
+        f(X + 1j)
+    with pytest.raises(TypeError, match="same_kind"):
+        nbad.vjp(run, X + 1j)
+    if dtype != "i8":
+        np.testing.assert_allclose(nbad.vjp(run, X)[0], f(X), rtol=1e-6)
+    value = nbad.vjp(lambda z: np.absolute(z, dtype="f8"), X + 1j)[0]
+    np.testing.assert_array_equal(value, np.absolute(X + 1j))

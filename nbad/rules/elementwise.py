@@ -216,36 +216,37 @@ def complex_sign_x(g, x, y):  # 0 at 0
     return np.where(modulus == 0, 0, across / np.where(modulus == 0, 1, modulus))
 
 
+# Functions, not operators, compare below: Python's complex numbers have no order, NumPy's have.
 def maximum_a(g, a, b):  # ties share the cotangent equally
-    return np.where(a > b, g, np.where(a == b, 0.5 * g, 0))
+    return np.where(np.greater(a, b), g, np.where(a == b, 0.5 * g, 0))
 
 
 def maximum_b(g, a, b):
-    return np.where(b > a, g, np.where(a == b, 0.5 * g, 0))
+    return np.where(np.greater(b, a), g, np.where(a == b, 0.5 * g, 0))
 
 
 def minimum_a(g, a, b):
-    return np.where(a < b, g, np.where(a == b, 0.5 * g, 0))
+    return np.where(np.less(a, b), g, np.where(a == b, 0.5 * g, 0))
 
 
 def minimum_b(g, a, b):
-    return np.where(b < a, g, np.where(a == b, 0.5 * g, 0))
+    return np.where(np.less(b, a), g, np.where(a == b, 0.5 * g, 0))
 
 
 def fmax_a(g, a, b):  # a nan loses against a number
-    return np.where((a > b) | np.isnan(b), g, np.where(a == b, 0.5 * g, 0))
+    return np.where(np.greater(a, b) | np.isnan(b), g, np.where(a == b, 0.5 * g, 0))
 
 
 def fmax_b(g, a, b):
-    return np.where((b > a) | np.isnan(a), g, np.where(a == b, 0.5 * g, 0))
+    return np.where(np.greater(b, a) | np.isnan(a), g, np.where(a == b, 0.5 * g, 0))
 
 
 def fmin_a(g, a, b):
-    return np.where((a < b) | np.isnan(b), g, np.where(a == b, 0.5 * g, 0))
+    return np.where(np.less(a, b) | np.isnan(b), g, np.where(a == b, 0.5 * g, 0))
 
 
 def fmin_b(g, a, b):
-    return np.where((b < a) | np.isnan(a), g, np.where(a == b, 0.5 * g, 0))
+    return np.where(np.less(b, a) | np.isnan(a), g, np.where(a == b, 0.5 * g, 0))
 
 
 def copysign_a(g, a, b):  # 0 at a = 0
@@ -265,15 +266,15 @@ def where_b(g, c):
 
 
 def clip_x(g, x, a, b):  # the bounds belong to the inside
-    return np.where((x >= a) & (x <= b), g, 0)
+    return np.where(np.greater_equal(x, a) & np.less_equal(x, b), g, 0)
 
 
 def clip_a(g, x, a, b):
-    return np.where((x < a) & (a <= b), g, 0)
+    return np.where(np.less(x, a) & np.less_equal(a, b), g, 0)
 
 
 def clip_b(g, x, a, b):
-    return np.where((x > b) | (a > b), g, 0)
+    return np.where(np.greater(x, b) | np.greater(a, b), g, 0)
 
 
 # Complex parts ------------------------------------------------------------------------------------
