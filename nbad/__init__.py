@@ -30,6 +30,7 @@ from nbad.errors import (
     TapeError,
     WrtError,
 )
+from nbad.jacobians import hessian, jacobian
 from nbad.operators import Convolution
 from nbad.packing import ravel
 from nbad.primitive import primitive
@@ -67,7 +68,9 @@ __all__ = [
     "correlate",
     "get_threads",
     "grad",
+    "hessian",
     "hvp",
+    "jacobian",
     "jvp",
     "load",
     "patches",

@@ -13,6 +13,7 @@ import numpy as np
 from nbad import tree
 from nbad.errors import InputTypeError
 from nbad.methods import user_line
+from nbad.recorded import Recorded
 from nbad.trace import cast, is_traced
 from nbad.transforms import gradient_of, hook_of, like, pullback_of, read_wrt
 from nbad.wrt import signature_of
@@ -74,32 +75,16 @@ def jvp(
     if hook is not None:  # a compiled function replays instead
         return hook("jvp", has_aux=has_aux)(primals, tangents)
     moving, places = moving_parts(primals, tangents)
-    wrt = tuple(places)
-    signature = signature_of(function)
-    _, listed, _ = read_wrt("jvp", wrt, signature, tuple(primals), {})
-    directions = [
-        checked_direction("jvp", "tangent", leaf.text, leaf.value, given)
-        for leaf, given in zip(listed, moving, strict=True)
-    ]
-    value, pullback, *aux = pullback_of("jvp", function, tuple(primals), {}, wrt, has_aux=has_aux)
-    outputs = tree.leaves(value)
-    live = [i for i, leaf in enumerate(outputs) if _has_derivative(leaf)]
-    answers = [_nothing(leaf) for leaf in outputs]
-
-    def sweep(*seeds: Any) -> Any:
-        filled = list(outputs)
-        for i, seed in zip(live, seeds, strict=True):
-            filled[i] = seed
-        return pullback(tree.rebuild(value, filled))
-
-    seeds = tuple(answers[i] for i in live)
-    if live:
-        # What the first sweep computes from zeros is read by nobody, so its warnings say nothing.
-        with np.errstate(all="ignore"):
-            _, push = pullback_of("jvp", sweep, seeds, {}, tuple((k,) for k in range(len(live))))
-        for i, tangent in zip(live, push(tuple(directions)), strict=True):
-            answers[i] = like(tangent, outputs[i])
-    return (value, tree.rebuild(value, answers), *aux)
+    run = Recorded("jvp", function, tuple(primals), {}, tuple(places), has_aux=has_aux)
+    directions = {
+        i: checked_direction("jvp", "tangent", leaf.text, leaf.value, given)
+        for i, (leaf, given) in enumerate(zip(run.listed, moving, strict=True))
+    }
+    answers = [_nothing(leaf) for leaf in run.outputs]
+    for i, tangent in zip(run.live, run.push(directions, run.live), strict=True):
+        answers[i] = like(tangent, run.outputs[i])
+    tangent = tree.rebuild(run.value, answers)
+    return (run.value, tangent, run.aux) if has_aux else (run.value, tangent)
 
 
 def hvp(function: Callable[..., Any], wrt: Any = 0) -> Callable[..., Any]:
@@ -231,12 +216,6 @@ def checked_direction(name: str, word: str, text: str, primal: Any, given: Any) 
             fix="Pass its real part." if given.dtype.kind == "c" else "Pass numbers.",
         )
     return cast(given, dtype) if is_traced(given) else given.astype(dtype)
-
-
-def _has_derivative(leaf: Any) -> bool:
-    if is_traced(leaf) or isinstance(leaf, np.ndarray | np.generic):
-        return leaf.dtype.kind in "fc"
-    return isinstance(leaf, float | complex)
 
 
 def _nothing(leaf: Any) -> Any:

@@ -7,7 +7,7 @@ cotangents go back into the containers they came from.
 import functools
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from nbad.wrt import Asked, Leaf, asked_leaves, parse_wrt, signature_of, substit
 EVERYTHING = object()
 
 
-class _Recording:
+class Recording:
     """One traced call of a function: its tape, its asked-for leaves, its outputs."""
 
     def __init__(
@@ -150,13 +150,13 @@ def _watch_given(frozen: Frozen, given: list[Any]) -> None:
             watched[slot] = fingerprint(kept), int(frozen.tape.line[node]) if node >= 0 else -1
 
 
-def _sweep(frozen: Frozen, activity: Activity, seeds: dict[int, Any], count: int) -> list[Any]:
-    """Return the cotangents of the first `count` slots."""
+def swept(frozen: Frozen, activity: Activity, seeds: dict[int, Any], wanted: Sequence[int]) -> list[Any]:
+    """Return the cotangents of the slots `wanted`, given those of output slots."""
     start = time.perf_counter()
     if frozen.tape.nested or any(is_traced(seed) for seed in seeds.values()):
-        results = sweep_traced(frozen, activity, seeds, range(count))
+        results = sweep_traced(frozen, activity, seeds, wanted)
     else:
-        results = Sweep(frozen, activity).run(seeds, range(count))
+        results = Sweep(frozen, activity).run(seeds, wanted)
     for listener in current():
         listener.sweeps += 1
         listener.time_sweep += time.perf_counter() - start
@@ -188,12 +188,16 @@ def packed(asked: Asked, indices: list[list[int]], cotangents: list[Any]) -> Any
         found = []
         for i in row:
             cotangent = cotangents[i]
-            if i in given and isinstance(cotangent, np.ndarray):
-                cotangent = cotangent.copy()
+            if i in given:
+                cotangent = tree.map_leaves(_copied, cotangent)
             given.add(i)
             found.append(cotangent)
         answers.append(tree.rebuild(tree.select(asked.value(entry.argument), entry.path), found))
     return tuple(answers) if asked.several else answers[0]
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
 
 
 def hook_of(function: Any) -> Any:
@@ -297,7 +301,7 @@ def gradient_of(
     @functools.wraps(function)
     def both(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         asked, listed, indices = read_wrt(name, wrt, signature, args, kwargs)
-        run = _Recording(function, asked, listed, has_aux=has_aux, name=name)
+        run = Recording(function, asked, listed, has_aux=has_aux, name=name)
         output = run.output
         slot = run.own_outputs()[0] if len(run.leaves) == 1 and run.leaves[0] is output else None
         value = run.value
@@ -310,7 +314,7 @@ def gradient_of(
             if frozen.shape(slot) != () or dtype.kind != "f":
                 raise NonScalarOutputError.of(name, value, at=user_line())
             seeds[slot] = np.ones((), dtype)
-        cotangents = _sweep(frozen, activity, seeds, len(listed))
+        cotangents = swept(frozen, activity, seeds, range(len(listed)))
         answers = [like(c, leaf.value) for c, leaf in zip(cotangents, listed, strict=True)]
         gradient = packed(asked, indices, answers)
         return ((value, run.aux) if has_aux else value), gradient
@@ -380,7 +384,7 @@ def pullback_of(
 ) -> Any:
     """Return what `vjp` returns; errors name the transformation that the user called."""
     asked, listed, indices = read_wrt(name, wrt, signature_of(function), primals, kwargs)
-    run = _Recording(function, asked, listed, has_aux=has_aux, name=name)
+    run = Recording(function, asked, listed, has_aux=has_aux, name=name)
     frozen, activity = run.freeze()
     slots = run.own_outputs()
     outputs = tree.leaves(run.value)
@@ -398,7 +402,7 @@ def pullback_of(
                 continue
             seed = checked_seed(name, given, frozen.shape(slot), frozen.dtype(slot))
             seeds[slot] = seeds[slot] + seed if slot in seeds else seed
-        cotangents = _sweep(frozen, activity, seeds, len(listed))
+        cotangents = swept(frozen, activity, seeds, range(len(listed)))
         return packed(asked, indices, [like(c, x.value) for c, x in zip(cotangents, listed, strict=True)])
 
     return (run.value, pullback, run.aux) if has_aux else (run.value, pullback)

@@ -28,7 +28,7 @@ from nbad.higher import sweep_traced
 from nbad.kernels import threads
 from nbad.table import TABLE, Op
 from nbad.tape import Frozen
-from nbad.transforms import _Recording
+from nbad.transforms import Recording
 from nbad.wrt import asked_leaves, parse_wrt, signature_of
 
 REAL, COMPLEX = ("f4", "f8"), ("c8", "c16")
@@ -278,7 +278,7 @@ class Taped:
         asked = parse_wrt(tuple((k,) for k in wrt), signature_of(function), tuple(args), {})
         listed, _ = asked_leaves(asked)
         self.count = len(listed)
-        recording = _Recording(function, asked, listed, has_aux=False, name="vjp")
+        recording = Recording(function, asked, listed, has_aux=False, name="vjp")
         self.frozen: Frozen
         self.activity: Activity
         self.frozen, self.activity = recording.freeze()

@@ -1,0 +1,331 @@
+"""Whole matrices of derivatives: jacobian and hessian.
+
+Owns the choice between rows and columns, the shapes of blocks, and the rules for complex numbers. The products that fill the
+matrices come from one recording (`nbad.recorded`).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nbad import tree
+from nbad.errors import InputTypeError
+from nbad.methods import user_line
+from nbad.recorded import Recorded, Replayed, record, zeros_like
+from nbad.trace import cast, is_traced, underlying
+from nbad.transforms import gradient_of, hook_of, like, packed, read_wrt
+from nbad.wrt import Asked, Leaf, signature_of
+
+__all__ = ["hessian", "jacobian"]
+
+#: A column costs about as much as this many rows: it is a sweep of a sweep, which is recorded first.
+COLUMN_COST = 2
+
+
+def jacobian(
+    function: Callable[..., Any],
+    wrt: Any = 0,
+    *,
+    holomorphic: bool = False,
+    has_aux: bool = False,
+) -> Callable[..., Any]:
+    """Return a function that computes the Jacobian of `function`.
+
+    Parameters
+    ----------
+    function : callable
+        Returns an array, a number or a container of these.
+    wrt : int, str or tuple
+        As in `value_and_grad`.
+    holomorphic : bool
+        The function is complex differentiable in complex inputs; the result is dy/dz. This is checked in one direction.
+    has_aux : bool
+        The function returns ``(output, aux)``; the result is then ``(jacobian, aux)``.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of `function`. Returns the container of the output; in the place of each leaf of it stands what
+        `wrt` asks for, and in the place of each leaf of that an array of shape ``output.shape + input.shape``, of the dtype
+        of the input (complex for complex outputs). For a scalar output this is the gradient.
+
+    Raises
+    ------
+    InputTypeError
+        If an input or output leaf is not of floating or complex dtype; for complex inputs without `holomorphic`; if a
+        function that is said to be holomorphic is not.
+    WrtError
+        If `wrt` names nothing.
+
+    Notes
+    -----
+    The function runs once. Rows (one sweep for each number in the output) or columns (one for each number in the input) are
+    computed, whichever is cheaper, over that one recording; an output that does not depend on an input costs nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nbad
+    >>> nbad.jacobian(lambda x: x[1:] * x[:-1])(np.array([1.0, 2.0, 3.0]))
+    array([[2., 1., 0.],
+           [0., 3., 2.]])
+    """
+
+    @functools.wraps(function, updated=())
+    def matrix(*args: Any, **kwargs: Any) -> Any:
+        run = record("jacobian", function, args, kwargs, wrt, has_aux=has_aux)
+        _check_kinds(run, holomorphic)
+        blocks = _dense(run, holomorphic)
+        rows = [packed(run.asked, run.indices, row) for row in blocks]
+        answer = tree.rebuild(run.value, rows)
+        return (answer, run.aux) if has_aux else answer
+
+    return matrix
+
+
+def hessian(function: Callable[..., Any], wrt: Any = 0) -> Callable[..., Any]:
+    """Return a function that computes the Hessian of `function`.
+
+    Parameters
+    ----------
+    function : callable
+        Returns one real number.
+    wrt : int, str or tuple
+        As in `value_and_grad`. Blocks of what is not asked for are not computed.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of `function`. Returns what `wrt` asks for, with what `wrt` asks for again in the place of each
+        leaf, and in the place of each leaf of that an array of shape ``row.shape + column.shape``: for one array one
+        array, for two arguments a tuple of two tuples of blocks. The matrix is symmetric to the bit.
+
+    Raises
+    ------
+    NonScalarOutputError, WrtError
+        As in `value_and_grad`.
+    InputTypeError
+        If an asked-for leaf is complex or has no derivative.
+
+    Notes
+    -----
+    The gradient is recorded once and pulled back once for each number in the input; a block below the diagonal is the
+    transpose of the one above it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nbad
+    >>> nbad.hessian(lambda x: x[0] ** 2 * x[1])(np.array([3.0, 5.0]))
+    array([[10.,  6.],
+           [ 6.,  0.]])
+    """
+    signature = signature_of(function)
+
+    @functools.wraps(function, updated=())
+    def matrix(*args: Any, **kwargs: Any) -> Any:
+        asked, listed, indices = read_wrt("hessian", wrt, signature, args, kwargs)
+        for leaf in listed:
+            if np.iscomplexobj(underlying(leaf.value)):
+                raise InputTypeError(
+                    f"hessian: {leaf.text} is complex, and the derivative of a gradient is then no complex matrix",
+                    at=user_line(),
+                    fix="Use nbad.hvp, or take the real and imaginary parts as real numbers with nbad.ravel.",
+                )
+        blocks = _symmetric(_product_of(function, asked, listed), listed)
+        return packed(asked, indices, [packed(asked, indices, row) for row in blocks])
+
+    return matrix
+
+
+#: (position of a leaf, direction in it, leaves wanted) -> the Hessian times the direction
+Product = Callable[[int, Any, list[int]], list[Any]]
+
+
+def _product_of(function: Callable[..., Any], asked: Asked, listed: list[Leaf]) -> Product:
+    """Return products with the Hessian: pullbacks of one recorded gradient, or replays of a compiled function."""
+    places = tuple((leaf.argument, *leaf.path) for leaf in listed)
+    hook = hook_of(function)
+    if hook is None:
+        both = gradient_of(function, places, False, "hessian")
+
+        @functools.wraps(function)
+        def gradient(*args: Any, **kwargs: Any) -> Any:
+            return both(*args, **kwargs)[1]
+
+        run = Recorded("hessian", gradient, asked.args, asked.kwargs, places)
+        run.settle()
+
+        def pulled(i: int, seed: Any, wanted: list[int]) -> list[Any]:
+            return run.pull({i: seed}, wanted)
+
+        return pulled
+    product = hook("hvp", wrt=places)
+    blank = [zeros_like(leaf.value) for leaf in listed]
+
+    def replayed(i: int, seed: Any, wanted: list[int]) -> list[Any]:
+        direction = (*blank[:i], seed, *blank[i + 1 :])
+        answer = product(*asked.args, direction, **asked.kwargs)
+        return [answer[j] for j in wanted]
+
+    return replayed
+
+
+class _Rows:
+    """Equally shaped arrays, plain or traced, to become one array with one more axis in front."""
+
+    def __init__(self, count: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._plain = np.zeros((count, *shape), dtype)
+        self._traced: dict[int, Any] = {}
+
+    def __setitem__(self, place: int, row: Any) -> None:
+        if is_traced(row):
+            self._traced[place] = cast(row, self._plain.dtype)
+        else:
+            self._plain[place] = row
+
+    def joined(self) -> Any:
+        """Return the array."""
+        if not self._traced:
+            return self._plain
+        return np.stack([self._traced.get(i, row) for i, row in enumerate(self._plain)])
+
+
+def unit_of(zeros: np.ndarray, place: int) -> np.ndarray:
+    """Return zeros with a one at one place, counted in C order."""
+    unit = np.zeros_like(zeros)
+    unit.flat[place] = 1
+    return unit
+
+
+def _symmetric(product: Product, listed: list[Leaf]) -> list[list[Any]]:
+    """Return the blocks of the Hessian of each pair of leaves; a product fills a row from the diagonal block on."""
+    zeros = [zeros_like(leaf.value) for leaf in listed]
+    blocks: list[list[Any]] = [[None] * len(zeros) for _ in zeros]
+    for i, x in enumerate(zeros):
+        wanted = list(range(i, len(zeros)))
+        rows = [_Rows(x.size, zeros[j].shape, zeros[j].dtype) for j in wanted]
+        for place in range(x.size):
+            for into, row in zip(rows, product(i, unit_of(x, place), wanted), strict=True):
+                into[place] = row
+        for j, into in zip(wanted, rows, strict=True):
+            y = zeros[j]
+            block = np.reshape(into.joined(), (x.size, y.size))
+            if j == i:  # symmetric to the bit
+                block = np.where(np.tri(x.size, k=-1, dtype=bool), np.transpose(block), block)
+            blocks[j][i] = _finished(np.transpose(block).copy(), y, x, listed[j])
+            blocks[i][j] = _finished(block, x, y, listed[i])
+    return blocks
+
+
+def _finished(block: Any, output: np.ndarray, leaf: np.ndarray, model: Leaf) -> Any:
+    """Return a matrix in the shape of the output and then that of the input; a number where both are numbers."""
+    block = np.reshape(block, output.shape + leaf.shape)
+    if block.ndim:
+        return block if is_traced(block) else np.ascontiguousarray(block)
+    return like(block, model.value if block.dtype == leaf.dtype else block.dtype.type(0))
+
+
+def _dense(run: Recorded | Replayed, holomorphic: bool) -> list[list[Any]]:
+    """Return the blocks of the Jacobian: for each output leaf one for each asked-for leaf."""
+    if isinstance(run, Recorded):
+        run.settle()
+    outputs = [zeros_like(leaf) for leaf in run.outputs]
+    inputs = [zeros_like(leaf.value) for leaf in run.listed]
+    twofold = [y.dtype.kind == "c" and not holomorphic for y in outputs]
+    sweeps = sum(outputs[i].size * (1 + twofold[i]) for i in run.live)
+    make = _by_rows if sweeps <= COLUMN_COST * sum(x.size for x in inputs) else _by_columns
+    matrices = make(run, outputs, inputs, twofold)
+    return [
+        [_finished(block, y, x, leaf) for block, x, leaf in zip(row, inputs, run.listed, strict=True)]
+        for y, row in zip(outputs, matrices, strict=True)
+    ]
+
+
+def dtype_of(output: np.ndarray, leaf: np.ndarray) -> np.dtype[Any]:
+    """Return the dtype of a block: that of the input, but complex where the output is."""
+    return np.result_type(leaf.dtype, np.complex64) if output.dtype.kind == "c" else leaf.dtype
+
+
+def _by_rows(
+    run: Recorded | Replayed, outputs: list[np.ndarray], inputs: list[np.ndarray], twofold: list[bool]
+) -> list[list[Any]]:
+    """Return the blocks as matrices, by one pullback for each number in the output (two for a complex one)."""
+    wanted = list(range(len(inputs)))
+    matrices = []
+    for i, y in enumerate(outputs):
+        rows = [_Rows(y.size, x.shape, dtype_of(y, x)) for x in inputs]
+        for place in range(y.size) if i in run.live else ():
+            unit = unit_of(y, place)
+            found = run.pull({i: unit}, wanted)
+            if twofold[i]:  # the pullbacks of 1 and i are the rows of the real and the imaginary part
+                other = run.pull({i: 1j * unit}, wanted)
+                found = [a + 1j * b for a, b in zip(found, other, strict=True)]
+            elif y.dtype.kind == "c":  # the pullback is the adjoint
+                found = [np.conj(a) for a in found]
+            for into, row in zip(rows, found, strict=True):
+                into[place] = row
+        matrices.append([np.reshape(r.joined(), (y.size, x.size)) for r, x in zip(rows, inputs, strict=True)])
+    return matrices
+
+
+def _by_columns(
+    run: Recorded | Replayed, outputs: list[np.ndarray], inputs: list[np.ndarray], twofold: list[bool]
+) -> list[list[Any]]:
+    """Return the blocks as matrices, by one Jacobian-vector product for each number in the input."""
+    columns = [[_Rows(x.size, y.shape, dtype_of(y, x)) for x in inputs] for y in outputs]
+    for j, x in enumerate(inputs):
+        for place in range(x.size):
+            tangents = run.push({j: unit_of(x, place)}, run.live)
+            for i, tangent in zip(run.live, tangents, strict=True):
+                columns[i][j][place] = tangent
+    return [
+        [np.transpose(np.reshape(c.joined(), (x.size, y.size))) for c, x in zip(row, inputs, strict=True)]
+        for y, row in zip(outputs, columns, strict=True)
+    ]
+
+
+def _check_kinds(run: Recorded | Replayed, holomorphic: bool) -> None:
+    """Refuse complex inputs, unless the function is holomorphic, and then real ones."""
+    for leaf in run.listed:
+        if np.iscomplexobj(underlying(leaf.value)) == holomorphic:
+            continue
+        if holomorphic:
+            raise InputTypeError(
+                f"jacobian: holomorphic=True is for complex inputs, and {leaf.text} is real", at=user_line()
+            )
+        raise InputTypeError(
+            f"jacobian: {leaf.text} is complex, and the derivative of the function is then one complex matrix "
+            "only if it is holomorphic",
+            at=user_line(),
+            fix="Pass holomorphic=True if it is; else take real and imaginary parts as real numbers with nbad.ravel.",
+        )
+    if holomorphic:
+        _check_holomorphic(run)
+
+
+def _check_holomorphic(run: Recorded | Replayed) -> None:
+    """Pull one direction and i times it back: for a holomorphic function the answers differ by the factor i."""
+    rng = np.random.default_rng(0)
+    seeds = {}
+    for i in run.live:
+        y = zeros_like(run.outputs[i])
+        if y.dtype.kind != "c":
+            raise InputTypeError(
+                "jacobian: holomorphic=True is for complex outputs, and the function returned real numbers",
+                at=user_line(),
+            )
+        seeds[i] = np.asarray(rng.normal(size=y.shape) + 1j * rng.normal(size=y.shape)).astype(y.dtype)
+    wanted = list(range(len(run.listed)))
+    found = run.pull(seeds, wanted)
+    turned = run.pull({i: np.asarray(1j * seed) for i, seed in seeds.items()}, wanted)
+    for leaf, a, b in zip(run.listed, found, turned, strict=True):
+        a, b = underlying(a), underlying(b)
+        if np.linalg.norm(b - 1j * a) > np.sqrt(np.finfo(a.dtype).eps) * np.linalg.norm(a):
+            raise InputTypeError(
+                f"jacobian: the function is not holomorphic in {leaf.text}",
+                at=user_line(),
+                fix="Take real and imaginary parts as real numbers with nbad.ravel.",
+            )
