@@ -45,7 +45,7 @@ class _Fast:
     Whatever does not fit exactly is left to the long way.
     """
 
-    __slots__ = ("count", "finish", "kinds", "quick", "replayer", "specs", "variant")
+    __slots__ = ("bound", "count", "finish", "kinds", "quick", "replayer", "specs", "variant")
 
     def __init__(
         self, call: Call, variant: Variant, replayer: Replayer, finish: Callable[[list[Any]], Any]
@@ -59,18 +59,27 @@ class _Fast:
         self.variant = variant
         self.replayer = replayer
         self.finish = finish
-        # Shapes, dtypes and layouts are then checked by the jitted loop.
+        # Shapes, dtypes and layouts are then checked by the jitted loop, and types too, of those that the program reads.
         self.quick = replayer.program.fast and not replayer.fixed
+        self.bound = self.quick and len(replayer.program.array_inputs) == self.count
 
-    def __call__(self, args: tuple[Any, ...]) -> Any:
+    def answer(self, args: tuple[Any, ...]) -> Any:
+        """Return the result of a replay for these arguments, or _MISS."""
+        if self.bound:
+            if len(args) != self.count:
+                return _MISS
+        elif tuple(map(type, args)) != self.kinds:
+            return _MISS
         variant = self.variant
-        if tuple(map(type, args)) != self.kinds or variant.dropped or variant.changed() is not None:
+        if variant.dropped or variant.changed() is not None:
             return _MISS
         if self.quick:
             results = self.replayer.quick(args)
             if results is not None:
                 variant.touch()
                 return self.finish(results)
+        if tuple(map(type, args)) != self.kinds:
+            return _MISS
         for x, (dtype, shape) in zip(args, self.specs, strict=True):
             if dtype is not None and (x.dtype is not dtype or x.shape != shape or not x.flags.c_contiguous):
                 return _MISS
@@ -93,7 +102,7 @@ class _ShortOrLong(ABC):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         fast = self.fast
         if fast is not None and not kwargs:
-            answer = fast(args)
+            answer = fast.answer(args)
             if answer is not _MISS:
                 return answer
             if fast.variant.dropped:
@@ -136,7 +145,9 @@ class ValueCall(_ShortOrLong):
             replayer = variant.replayer("value", make)
             result = replayer.template.fill(replay_with(variant, replayer, values))
             if _is_flat(call, args, kwargs):
-                self.fast = _Fast(call, variant, replayer, replayer.template.fill)
+                template = replayer.template
+                bare = template.skeleton == [None] and template.places == [0]
+                self.fast = _Fast(call, variant, replayer, _first if bare else template.fill)
             return result
 
         def first(variant: Variant, result: Any, values: list[Any]) -> Any:
@@ -205,21 +216,11 @@ class GradientCall(_ShortOrLong):
         template, kinds = replayer.template, [type(leaf.value) for leaf in listed]
         kind, has_aux, several = self.kind, self.has_aux, asked.several
         order = [row[0] for row in indices]
-        plain = (
-            kind == "grad"
-            and not has_aux
-            and not several
-            and kinds == [np.ndarray]
-            and all(leaf.value.dtype.isnative for leaf in listed)
-            and template.places == [1]
-        )
-
-        if plain:
-
-            def only(values: list[Any]) -> Any:
-                return values[0]
-
-            return only
+        plain = kinds == [np.ndarray] and listed[0].value.dtype.isnative and not (has_aux or several)
+        if plain and template.places == [1]:
+            return _first
+        if plain and template.places == [0, 1]:
+            return tuple
 
         def finish(values: list[Any]) -> Any:
             value, gradients = template.fill(values)
@@ -233,6 +234,10 @@ class GradientCall(_ShortOrLong):
             return (gradient, value[1]) if has_aux else gradient
 
         return finish
+
+
+def _first(values: list[Any]) -> Any:
+    return values[0]
 
 
 def _without_value(graph: Graph, template: Template) -> tuple[Graph, Template]:

@@ -108,15 +108,15 @@ def test_switching_wrt_reuses_the_recording() -> None:
 
 
 def test_what_has_no_rule_runs_uncompiled_with_one_warning() -> None:
-    f = nbad.compile(lambda x, a: np.sum(x * np.linalg.inv(a)))
+    f = nbad.compile(lambda x, a: np.sum(x * np.unwrap(a)))
     a = np.diag([1.0, 2.0])
     x = np.ones((2, 2))
     with pytest.warns(RuntimeWarning, match="runs uncompiled") as seen:
         for _ in range(3):
-            assert f(x, a) == 1.5
-            np.testing.assert_array_equal(nbad.grad(f)(x, a), np.linalg.inv(a))
+            assert f(x, a) == 3.0
+            np.testing.assert_array_equal(nbad.grad(f)(x, a), a)
     assert len(seen) == 1
-    with pytest.raises(nbad.NoRuleError, match="inv"):
+    with pytest.raises(nbad.NoRuleError, match="unwrap"):
         nbad.grad(f, 1)(x, a)
 
 

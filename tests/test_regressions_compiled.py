@@ -296,3 +296,24 @@ def test_a_ufunc_with_a_real_dtype_dropped_the_imaginary_part(ufunc: Any, dtype:
         np.testing.assert_allclose(nbad.vjp(run, X)[0], f(X), rtol=1e-6)
     value = nbad.vjp(lambda z: np.absolute(z, dtype="f8"), X + 1j)[0]
     np.testing.assert_array_equal(value, np.absolute(X + 1j))
+
+
+# The short way ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["grad", "value_and_grad"])
+def test_the_short_way_takes_only_what_it_was_made_for(kind: str) -> None:
+    def f(x: Any, y: Any, unread: Any = None) -> Any:
+        return np.sum(x) if isinstance(unread, int | str) else np.sum(x * y)
+
+    run, expected = getattr(nbad, kind)(nbad.compile(f)), getattr(nbad, kind)(f)
+    for rest in ([X], [X, X]):
+        for k in range(6):
+            run(X + k, *(y + k for y in rest))
+        for others in (
+            [X[:1]], [X.astype("f4")], [X[::-1]], [X.astype(">f8")], [2.0], [np.float64(2.0)], [X, 1], [X, X[:2]], [X, "a"],
+        ):  # fmt: skip
+            found, wanted = run(X, *others), expected(X, *others)
+            for one, other in zip(np.atleast_1d(found[-1]), np.atleast_1d(wanted[-1]), strict=True):
+                assert one == other
+            assert type(found) is type(wanted)
+    with pytest.raises(TypeError):
+        run(X)
