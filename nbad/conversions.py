@@ -4,14 +4,41 @@ Owns the refusal of what would drop a derivative unseen, and the guards of recor
 because a replay can compare them. Truth is free everywhere: it is not part of any result.
 """
 
+import bisect
+import itertools
 import operator
 from typing import Any
 
 import numpy as np
 
+from nbad.errors import DetachError
 from nbad.methods import ArrayMethods, detached
 from nbad.recorder import add_guard, contents
-from nbad.tape import CONTENTS, TRUTH
+from nbad.table import TABLE
+from nbad.tape import CONTENTS, TRUTH, Tape
+
+
+def depends(tape: Tape, slot: int) -> bool:
+    """Return whether the value of a slot depends on an asked-for input; seldom called, so it looks at the whole tape."""
+    variadic = dict(zip(tape.variadic_node, tape.variadic_count, strict=True))
+    counts = (variadic.get(i, len(TABLE[code].operands)) for i, code in enumerate(tape.op))
+    starts = list(itertools.accumulate(counts, initial=0))
+    todo, seen = [slot], {-1}
+    while todo:
+        slot = todo.pop()
+        if slot in seen:
+            continue
+        seen.add(slot)
+        if slot < tape.inputs:
+            return True
+        node = bisect.bisect_right(tape.out_start, slot) - 1
+        op = TABLE[tape.op[node]] if node >= 0 else None
+        if op is None or slot >= tape.out_start[node] + op.outputs:
+            continue  # a constant
+        for k, operand in enumerate(tape.edge_slot[starts[node] : starts[node + 1]]):
+            if not op.constant and (op.variadic or op.pullbacks[k] is not None or op.missing):
+                todo.append(operand)
+    return False
 
 
 class Conversions(ArrayMethods):
@@ -27,10 +54,16 @@ class Conversions(ArrayMethods):
         return truth
 
     def _plainly(self, action: str) -> Any:
-        """Return the plain value, noting that a replay must see the same; refuse where a derivative would be dropped."""
+        """Return the plain value, noting that a replay must see the same; refuse where a derivative would be dropped.
+
+        What was made of ``np.zeros_like(x)`` and the like is traced and carries no derivative yet.
+        """
         tape = self._tape
         if not tape.records:
-            raise detached(action)
+            if tape.closed or depends(tape, self._slot):
+                raise detached(action)
+            value = self._value
+            return value._plainly(action) if isinstance(value, Conversions) else contents(value)
         add_guard(tape, self._slot, CONTENTS, self._value)
         return contents(self._value)
 
@@ -55,7 +88,11 @@ class Conversions(ArrayMethods):
     def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> Any:
         """Return a plain array; refuse where it would drop a derivative."""
         action = "np.asarray(), np.array() or a store into a plain ndarray"
-        return np.asarray(self._plainly(action), dtype)
+        try:
+            return np.asarray(self._plainly(action), dtype)
+        except DetachError as error:
+            fix = "Collect traced numbers with np.stack([a, b]); store them into an array made with np.zeros_like(x)."
+            raise DetachError.of(action, at=error.at, instead=fix) from None
 
     def item(self, *args: Any) -> Any:
         """Return an element as a Python number; refuse where it would drop a derivative."""

@@ -23,7 +23,7 @@ from nbad.kernels import block, memory, threads
 from nbad.loops import DONE, HOST_NODE, LARGE_RUN, NEED_ARENA, NEED_SCRATCH, PAUSE
 from nbad.plan import FAILED, NEED_CONVERT, NEED_KERNEL, NEED_TEMPLATE
 from nbad.program import PROGRAMS
-from nbad.pulling import Scattered, pull_node
+from nbad.pulling import Cleared, Scattered, pull_node
 from nbad.report import current
 from nbad.table import TABLE
 from nbad.tape import Frozen, shape_of
@@ -284,6 +284,18 @@ class Sweep:
                 target = fresh
             value.add_to(target)
             return
+        if isinstance(value, Cleared):
+            out = int(self.frozen.out_start[node])
+            if self._is_own(out) and self.cot_kind[slot] == F.NO_COTANGENT:
+                self._put(slot, value.clear(self.objects[out]), owned=True)
+                return
+            after: Any = self.cotangent(out)
+            before_write = memory.empty(shape, dtype)
+            before_write[...] = after
+            value = value.clear(before_write)
+            if self.cot_kind[slot] == F.NO_COTANGENT:
+                self._put(slot, value, owned=True)
+                return
         if type(value) is not np.ndarray:
             value = np.asarray(value)
         if value.shape != shape:

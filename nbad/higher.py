@@ -20,6 +20,7 @@ from nbad.report import current
 from nbad.table import TABLE
 from nbad.tape import Frozen
 from nbad.trace import cast, is_traced
+from nbad.writing import snapshot
 
 
 def sweep_traced(
@@ -82,4 +83,4 @@ def _fitted(frozen: Frozen, slot: int, value: Any, op: str, operand: str, node: 
 def _finished(frozen: Frozen, slot: int, value: Any) -> Any:
     if value is None:
         return np.zeros(frozen.shape(slot), frozen.dtype(slot))
-    return value if is_traced(value) else np.array(value)
+    return snapshot(value) if is_traced(value) else np.array(value)

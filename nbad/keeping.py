@@ -16,6 +16,7 @@ from nbad.kernels.memory import is_recycled
 from nbad.methods import ArrayMethods, user_line
 from nbad.table import Op, Read
 from nbad.tape import Tape
+from nbad.writing import snapshot
 
 _ndarray = np.ndarray
 
@@ -109,15 +110,23 @@ def keep_value(tape: Tape, slot: int, value: Any, line: int) -> None:
     """Keep the value of `slot` for the sweep; watch it where the caller can reach its memory."""
     kind = type(value)
     if kind is _ndarray:
+        if value.base is not None and tape.written and slot >= tape.inputs and _is_part(tape, value):
+            value = value.copy()  # a view would hold all of an array that is written again and again
         tape.objects[slot] = value
         tape.ref[slot] = id(value)
         if slot < tape.inputs or (value.base is not None and _is_callers(tape, value)):
             tape.watched[slot] = (fingerprint(value), line)
     elif issubclass(kind, ArrayMethods):
-        tape.objects[slot] = value
+        tape.objects[slot] = value = snapshot(value)
         tape.ref[slot] = id(value)
     else:
         tape.keep_scalar(slot, value)
+
+
+def _is_part(tape: Tape, view: np.ndarray) -> bool:
+    """Return whether a view shows a part of an array that was written."""
+    root = root_of(view)
+    return id(root) in tape.written and 2 * view.nbytes <= getattr(root, "nbytes", 0)
 
 
 def root_of(array: Any) -> Any:
@@ -148,6 +157,7 @@ def keep_constant(tape: Tape, value: Any, line: int) -> int:
     if not traced and value.ndim == 0:
         return tape.add_scalar(value.item())
     slot = tape.add_slot(value.dtype, value.shape)
+    value = snapshot(value)
     tape.objects[slot] = value
     tape.ref[slot] = id(value)
     if traced:

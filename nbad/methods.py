@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nbad.errors import DetachError, NoRuleError, where
+from nbad.errors import DetachError, where
 from nbad.table import BINDINGS
 
 #: Where frames lie that are not the user's: ours, and NumPy's, which stand between us.
@@ -54,6 +54,10 @@ class ArrayMethods:
     _slot: int
     _tape: Any
     __array__: Any  # `nbad.conversions` says what becomes of a traced value that meets plain Python
+
+    def __repr__(self) -> str:
+        """Show the value and say that it is traced."""
+        return f"Traced({self._value!r})"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -104,10 +108,18 @@ class ArrayMethods:
         """The real part."""
         return np.real(self)
 
+    @real.setter
+    def real(self, value: Any) -> None:
+        np.real(self)[...] = value
+
     @property
     def imag(self) -> Any:
         """The imaginary part."""
         return np.imag(self)
+
+    @imag.setter
+    def imag(self, value: Any) -> None:
+        np.imag(self)[...] = value
 
     @property
     def flat(self) -> Any:
@@ -132,9 +144,8 @@ class ArrayMethods:
         return BINDINGS[operator.getitem](self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """Refuse: a traced value cannot be written in place."""
-        instead = "Build the new array with np.where or np.concatenate."
-        raise NoRuleError.of("in-place assignment to a traced value", at=user_line(), instead=instead)
+        """Write `value` at `index`: this array, and its views, are from now on another value of the tape."""
+        BINDINGS[operator.setitem](self, index, value)
 
     def __contains__(self, item: Any) -> bool:
         """Return whether any element equals `item`."""
@@ -192,6 +203,18 @@ class ArrayMethods:
     def __invert__(self) -> Any:
         return BINDINGS[operator.invert](self)
 
+    def __abs__(self) -> Any:
+        return BINDINGS[operator.abs](self)
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return BINDINGS[round](self, digits)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return BINDINGS[operator.floordiv](self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return BINDINGS[operator.floordiv](other, self)
+
     def __matmul__(self, other: Any) -> Any:
         return np.matmul(self, other)
 
@@ -218,7 +241,25 @@ class ArrayMethods:
 
     def copy(self, order: Any = "C") -> Any:
         """Return a copy."""
-        return np.copy(self)
+        return np.copy(self, order)
+
+    def fill(self, value: Any) -> None:
+        """Write `value` into every element."""
+        self[...] = value
+
+    def put(self, indices: Any, values: Any, mode: Any = "raise") -> None:
+        """Write `values` at the places `indices` of the flattened array."""
+        np.put(self, indices, values, mode)  # type: ignore[arg-type]
+
+    def sort(self, *args: Any, **kwargs: Any) -> None:
+        """Sort the elements in place."""
+        self[...] = np.sort(self, *args, **kwargs)
+
+    def conj(self) -> Any:
+        """Return the complex conjugate; the array itself where it is real, as ndarray's method does."""
+        return np.conjugate(self) if self.dtype.kind == "c" else self
+
+    conjugate = conj
 
     def reshape(self, *shape: Any, **kwargs: Any) -> Any:
         """Return the array with another shape."""
@@ -235,7 +276,7 @@ class ArrayMethods:
 
     def flatten(self, order: Any = "C") -> Any:
         """Return the elements as one dimension."""
-        return np.ravel(self, order)
+        return np.ravel(np.copy(self), order)
 
 
 def _forwarding(name: str, function: Any) -> Any:
@@ -280,7 +321,26 @@ for _name in (
     "var",
 ):
     setattr(ArrayMethods, _name, _forwarding(_name, getattr(np, _name)))
-ArrayMethods.conj = ArrayMethods.conjugate = _forwarding("conj", np.conjugate)  # type: ignore[attr-defined]
+
+
+def _in_place(name: str) -> Any:
+    """Return the method of an augmented assignment."""
+    by = getattr(operator, name)
+
+    def method(self: Any, other: Any) -> Any:
+        return BINDINGS[operator.iadd](by, self, other)
+
+    method.__name__ = f"__i{name.strip('_')}__"
+    method.__qualname__ = f"ArrayMethods.{method.__name__}"
+    return method
+
+
+#: The operators that have a form in place.
+AUGMENTED = (
+    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift",
+)  # fmt: skip
+for _name in AUGMENTED:
+    setattr(ArrayMethods, f"__i{_name.strip('_')}__", _in_place(_name))
 
 
 def _refused(name: str) -> Any:
@@ -293,10 +353,7 @@ def _refused(name: str) -> Any:
 
 
 for _name in (
-    "fill",
-    "put",
     "itemset",
-    "sort",
     "partition",
     "resize",
     "byteswap",

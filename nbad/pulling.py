@@ -4,7 +4,7 @@ Owns how the parameters of a rule are filled and that shared values are computed
 sweep (on ndarrays) and by the sweep of nested transformations (on traced values).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,30 @@ class Scattered:
             target[self.index] += values
         else:
             np.add.at(target, self.index, values)
+
+
+class Cleared:
+    """The cotangent of an array before a write: that of the array after it, zero where it was written.
+
+    Parameters
+    ----------
+    put : callable
+        ``put(target, path, index, 0)`` writes zeros.
+    path, index : tuple
+        Where: an index of a view.
+    """
+
+    __slots__ = ("index", "path", "put")
+
+    def __init__(self, put: Callable[..., None], path: Any, index: Any) -> None:
+        self.put = put
+        self.path = path
+        self.index = index
+
+    def clear(self, target: np.ndarray) -> np.ndarray:
+        """Write the zeros into `target` and return it."""
+        self.put(target, self.path, self.index, 0)
+        return target
 
 
 class _Node:

@@ -167,6 +167,6 @@ def stored_into(error: ValueError) -> Exception:
         return DetachError.of(
             "a store into a plain ndarray",
             at=error.__cause__.at,
-            instead="Build the array with np.stack, np.concatenate or np.where.",
+            instead="Make that array with np.zeros_like(x), where x is traced, or join the parts with np.stack.",
         )
     return error

@@ -196,6 +196,7 @@ class Tape:
         "variadic_count",
         "variadic_node",
         "watched",
+        "written",
     )
 
     def __init__(self, level: int) -> None:
@@ -249,6 +250,8 @@ class Tape:
         self.roots: set[int] = set()
         #: slot -> (fingerprint, line) of kept arrays that the caller can reach
         self.watched: dict[int, tuple[Any, int]] = {}
+        #: ids of the objects that own the memory of what was written in place
+        self.written: set[int] = set()
 
     def aval_of(self, dtype: Any, shape: tuple[int, ...]) -> int:
         """Return the index of the pair (dtype, shape), interned."""

@@ -19,6 +19,7 @@ from nbad.methods import user_frame, user_line
 from nbad.recorder import add_node, dtype_of, is_real, line_of_frame
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op, constant
 from nbad.tape import Tape, shape_of
+from nbad.writing import TAKES_LIKE, deliver, enlist, follow, snapshot
 
 _ndarray = np.ndarray
 _float64 = np.float64
@@ -32,7 +33,7 @@ class Traced(Conversions):
     during one call.
     """
 
-    __slots__ = ("_slot", "_tape", "_value")
+    __slots__ = ("__weakref__", "_link", "_slot", "_tape", "_value")
     __array_priority__ = 1000.0
     __hash__ = None  # type: ignore[assignment]
 
@@ -40,10 +41,17 @@ class Traced(Conversions):
         self._value = value
         self._slot = slot
         self._tape = tape
+        self._link: Any = None
 
-    def __repr__(self) -> str:
-        """Show the value and say that it is traced."""
-        return f"Traced({self._value!r})"
+    def __getattr__(self, name: str) -> Any:
+        """Derive slot and value of a view anew: a write has taken them away (`nbad.writing`)."""
+        if name not in ("_slot", "_value"):
+            raise AttributeError(f"'Traced' object has no attribute {name!r}")
+        owner, path = self._link
+        now = follow(owner, path, apply)
+        self._slot, self._value = now._slot, now._value
+        enlist(owner, self)
+        return getattr(self, name)
 
     def __format__(self, spec: str) -> str:
         """Format the value, as the plain number would be."""
@@ -60,8 +68,13 @@ class Traced(Conversions):
 
     def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
         """Record a call of a NumPy function (NumPy's protocol)."""
+        if kwargs.get("out") is not None:
+            result = function(*args, **{key: value for key, value in kwargs.items() if key != "out"})
+            return deliver(f"np.{function.__name__}", kwargs["out"], result)
         binding = BINDINGS.get(function)
         if binding is not None:
+            if function in TAKES_LIKE:
+                kwargs = {**kwargs, "like": self}
             return binding(*args, **kwargs)
         if function in CONSTANT:
             return BINDINGS[constant](function, CONSTANT[function], args, kwargs)
@@ -121,18 +134,6 @@ class Traced(Conversions):
 
     def __pos__(self) -> Any:
         return _unary(operator.pos, UFUNCS[np.positive], self)
-
-    def __abs__(self) -> Any:
-        return BINDINGS[operator.abs](self)
-
-    def __round__(self, digits: int | None = None) -> Any:
-        return BINDINGS[round](self, digits)
-
-    def __floordiv__(self, other: Any) -> Any:
-        return BINDINGS[operator.floordiv](self, other)
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return BINDINGS[operator.floordiv](other, self)
 
 
 #: Rows of the operators used most; filled by `install_operators` once the elementwise rules exist.
@@ -325,7 +326,7 @@ def _unary(function: Callable[[Any], Any], op: Op, a: Any) -> Any:
 def _finish_scalar(tape: Tape, op: Op, operands: tuple[Any, ...], varied: int, y: Any) -> Any:
     """Record a node whose value is a Python scalar (it stays one, so promotion stays weak)."""
     values = [x._value if type(x) is Traced else x for x in operands]
-    return _append(tape, op, operands, values, varied, op.keep(varied), (y,), {}, ())
+    return append(tape, op, operands, values, varied, op.keep(varied), (y,), {}, ())
 
 
 def _operands(function: Callable[..., Any], op: Op, a: Any, b: Any) -> Any:
@@ -405,7 +406,7 @@ def _apply(
     else:
         y, shared = run_forward(op, values, attributes, keep.shared)
     outputs = y if op.outputs > 1 else (y,)
-    return _append(tape, op, operands, values, 0, keep, outputs, attributes, shared)
+    return append(tape, op, operands, values, 0, keep, outputs, attributes, shared)
 
 
 def _record(
@@ -432,7 +433,7 @@ def _record(
     return tuple(made) if op.outputs > 1 else made[0]
 
 
-def _append(
+def append(
     tape: Tape,
     op: Op,
     operands: Any,
@@ -492,7 +493,7 @@ def _append(
             hidden = isinstance(value, (np.ndarray, Traced))
             slot = tape.add_slot(value.dtype if hidden else np.dtype("f8"), value.shape if hidden else ())
             if value is not None:
-                tape.objects[slot] = value
+                tape.objects[slot] = value = snapshot(value)
                 tape.ref[slot] = id(value) if hidden else 1
                 tape.nested = tape.nested or type(value) is Traced
     return results[0] if op.outputs == 1 else tuple(results)

@@ -27,6 +27,7 @@ from nbad.rules.elementwise import NUMBER
 from nbad.table import TABLE
 from nbad.tape import Frozen, freeze, new_tape
 from nbad.trace import Traced, apply, carries_derivative, is_traced, plain, underlying
+from nbad.writing import enlist, owner_of, snapshot
 from nbad.wrt import Asked, Leaf, asked_leaves, parse_wrt, signature_of, substitute
 
 EVERYTHING = object()
@@ -50,7 +51,9 @@ class Recording:
             if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
                 value = value.view(np.ndarray)  # np.memmap and the like: same memory, plain type
             dtype = np.result_type(type(value)) if type(value) in (float, complex) else value.dtype
-            traced.append(Traced(value, tape.add_slot(dtype, np.shape(value)), tape))
+            traced.append(Traced(snapshot(value), tape.add_slot(dtype, np.shape(value)), tape))
+            if is_traced(value):
+                enlist(owner_of(value)[0], traced[-1])  # it is not to be written while the function runs
             tape.roots.add(id(root_of(value)))
             tape.odd = tape.odd or not dtype.isnative
         try:
@@ -74,7 +77,7 @@ class Recording:
                 raise DetachError.of(
                     "a store into a plain ndarray",
                     at=error.__cause__.at,
-                    instead="Build the array with np.stack, np.concatenate or np.where.",
+                    instead="Make that array with np.zeros_like(x), where x is traced, or join the parts with np.stack.",
                 ) from None
             raise
         finally:

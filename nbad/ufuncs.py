@@ -13,6 +13,7 @@ from nbad.keeping import operand
 from nbad.methods import user_line
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Op, binds, forward_only
 from nbad.trace import apply, cast, is_traced, plain, underlying
+from nbad.writing import check_cast, deliver
 
 #: The rows of what ufuncs without derivative have as methods.
 METHODS: dict[tuple[np.ufunc, str], Op] = {}
@@ -29,15 +30,25 @@ def add_methods() -> None:
 @binds(np.ufunc)
 def call_form(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record the less common forms of ufunc calls."""
+    if method == "at":
+        return BINDINGS[np.ufunc.at](ufunc, *inputs)
+    out = kwargs.pop("out", None)
+    if out is not None and any(o is not None for o in out):
+        name = f"np.{ufunc.__name__}" if method == "__call__" else f"np.{ufunc.__name__}.{method}"
+        return _into(ufunc, method, name, inputs, kwargs, out)
     if method == "__call__":
-        if kwargs.get("out") is not None:
-            kwargs = _no_out(ufunc, kwargs)
         dtype = kwargs.pop("dtype", None)
         casting = kwargs.pop("casting", "same_kind")
         kwargs.pop("order", None)
         kwargs.pop("subok", None)
-        if kwargs.pop("where", True) is not True or kwargs:
-            raise _no_rule(ufunc, f" with {', '.join(kwargs) or 'where'}=", "Use np.where for where=.")
+        if kwargs.pop("where", True) is not True:
+            raise _no_rule(
+                ufunc,
+                " with where= and without out=",
+                "What is not selected is arbitrary then: give out=, or use np.where.",
+            )
+        if kwargs:
+            raise _no_rule(ufunc, f" with {', '.join(kwargs)}=")
         if dtype is not None:
             signature = (None,) * ufunc.nin + (np.dtype(dtype),) * ufunc.nout
             # NumPy's own error for what it does not cast: complex numbers to real ones.
@@ -75,12 +86,35 @@ def _dtype_of(value: Any) -> Any:
     return type(value) if type(value) in (int, float, complex) else np.asarray(value).dtype
 
 
-def _no_out(ufunc: np.ufunc, kwargs: dict[str, Any]) -> dict[str, Any]:
-    out = kwargs["out"]
-    if all(o is None for o in out):
-        return {key: value for key, value in kwargs.items() if key != "out"}
-    form = " with out= (or an in-place operator on a plain array)"
-    raise _no_rule(ufunc, form, "Take the new array that it returns: y = np.exp(x), y = y + x.")
+def _into(
+    ufunc: np.ufunc,
+    method: str,
+    name: str,
+    inputs: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    out: tuple[Any, ...],
+) -> Any:
+    """Perform a call with ``out=``; with ``where=`` it is computed of the selected elements only, as in NumPy."""
+    where = kwargs.pop("where", True) if method == "__call__" else True
+    if where is True:
+        return deliver(name, out, getattr(ufunc, method)(*inputs, **kwargs))
+    if len(out) != 1 or not is_traced(out[0]):
+        return deliver(name, out[:1], None)  # raises
+    target = out[0]
+    selected = np.broadcast_to(operand(plain(where)), target.shape)
+    if selected.dtype != np.bool_:
+        raise TypeError(
+            f"Cannot cast array data from {selected.dtype!r} to dtype('bool') according to the rule 'safe'"
+        )
+    shape = np.broadcast_shapes(*map(np.shape, inputs), target.shape)
+    if shape != target.shape:
+        raise ValueError(
+            f"non-broadcastable output operand with shape {target.shape} doesn't match the broadcast shape {shape}"
+        )
+    result = ufunc(*(x if np.ndim(x) == 0 else np.broadcast_to(x, shape)[selected] for x in inputs), **kwargs)
+    check_cast(name, result, target.dtype)
+    target[selected] = result
+    return target
 
 
 def _no_rule(ufunc: np.ufunc, form: str = "", instead: str | None = None) -> NoRuleError:

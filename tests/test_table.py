@@ -40,6 +40,7 @@ NON_DIFFERENTIABLE: dict[str, str] = {
     "insert": "as `delete`",
     "repeat_each": "as `delete`",
     "bincount": "without weights",
+    "winners": "which of several writes to one place is the last",
 }
 #: NumPy's ufuncs that have no meaning for numbers.
 WITHOUT_MEANING = {

@@ -7,6 +7,7 @@ from nbad.rules import (
     decompositions,
     discrete,
     elementwise,
+    filling,
     fourier,
     indexing,
     linalg,
@@ -14,6 +15,7 @@ from nbad.rules import (
     reductions,
     shaping,
     solving,
+    updating,
 )
 
 constants.bind_operators()
@@ -25,6 +27,7 @@ __all__ = [
     "decompositions",
     "discrete",
     "elementwise",
+    "filling",
     "fourier",
     "indexing",
     "linalg",
@@ -33,4 +36,5 @@ __all__ = [
     "shaping",
     "solving",
     "ufuncs",
+    "updating",
 ]

@@ -18,6 +18,7 @@ from nbad.methods import user_line
 from nbad.rules.reductions import conjugate, real_dtype, refuse_out
 from nbad.table import BINDINGS, binds, operation
 from nbad.trace import apply, cast, is_traced
+from nbad.writing import linked, makes_views
 
 Shape = tuple[int, ...]
 
@@ -201,6 +202,7 @@ CROSS = operation(cross_forward, a=cross_a, b=cross_b)
 VECDOT = operation(vecdot_forward, a=vecdot_a, b=vecdot_b)
 EINSUM = operation(einsum_forward, xs=einsum_xs)
 DIAGONAL = operation(diagonal_forward, x=diagonal_x, linear=True)
+makes_views(DIAGONAL)
 EMBED_DIAGONAL = operation(embed_diagonal_forward, x=embed_diagonal_x, linear=True)
 
 
@@ -404,7 +406,8 @@ def multi_dot(arrays: Any, *, out: Any = None) -> Any:
 @binds(np.diagonal)
 def diagonal(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1) -> Any:
     axes = normalize_axis_index(axis1, a.ndim), normalize_axis_index(axis2, a.ndim)
-    return apply(DIAGONAL, a, offset=int(offset), axis1=axes[0], axis2=axes[1])
+    made = apply(DIAGONAL, a, offset=int(offset), axis1=axes[0], axis2=axes[1])
+    return linked(made, a, "diagonal", int(offset), *axes)
 
 
 @binds(np.trace)

@@ -82,7 +82,7 @@ def astype(
     if not is_traced(x):
         return x.astype(kind)
     if kind == x.dtype and isinstance(underlying(x), np.ndarray):
-        return np.positive(x)
+        return np.positive(x) if copy else x
     return apply(ASTYPE, np.real(x) if kind.kind == "f" else x, dtype=kind.str)
 
 

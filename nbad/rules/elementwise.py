@@ -16,6 +16,7 @@ from nbad.keeping import operand
 from nbad.methods import user_line
 from nbad.table import BINDINGS, UFUNCS, binds, elementwise, operation
 from nbad.trace import apply, cast, install_operators, is_traced, plain, underlying
+from nbad.writing import linked, makes_views
 
 LN2 = float(np.log(2.0))
 LN10 = float(np.log(10.0))
@@ -366,6 +367,7 @@ def number_forward(x):
 ASTYPE = operation(astype_forward, x=pass_on, linear=True)
 NUMBER = operation(number_forward, x=pass_on, linear=True)
 
+makes_views(REAL, IMAG)
 install_operators()
 
 
@@ -418,23 +420,22 @@ def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, **more: 
 
 @binds(np.real)
 def real(val: Any) -> Any:
-    return apply(REAL, val) if is_complex(val) else val
+    return linked(apply(REAL, val), val, "real") if is_complex(val) else val
 
 
 @binds(np.imag)
 def imag(val: Any) -> Any:
-    return apply(IMAG, val) if is_complex(val) else np.zeros(val.shape, val.dtype)
+    if is_complex(val):
+        return linked(apply(IMAG, val), val, "imag")
+    zeros = np.zeros(val.shape, val.dtype)
+    zeros.flags.writeable = False  # as NumPy's
+    return zeros
 
 
 @binds(np.angle)
 def angle(z: Any, deg: bool = False) -> Any:
     radians = np.arctan2(np.imag(z), np.real(z)) if is_complex(z) else np.arctan2(0, plain(z))
     return radians * (180.0 / np.pi) if deg else radians
-
-
-@binds(np.copy)
-def copy(a: Any, order: str = "K", subok: bool = False) -> Any:
-    return np.positive(a)
 
 
 @binds(np.sinc)

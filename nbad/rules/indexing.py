@@ -30,6 +30,7 @@ from nbad.rules.shaping import (
 from nbad.table import BINDINGS, binds, constant, forward_only, metadata, operation
 from nbad.tape import encode
 from nbad.trace import Traced, apply, carries_derivative, cast, is_traced, plain, underlying
+from nbad.writing import link, makes_views
 
 #: Stands in the attribute of `gather` where the next index array belongs.
 ARRAY = "array"
@@ -188,7 +189,8 @@ def getitem(x: Traced, index: Any) -> Any:
     if tape.closed:
         plain(x)  # raises, naming the line
     if tape.records:
-        return apply(GETITEM, x, index=key)
+        made = apply(GETITEM, x, index=key)
+        return link(made, x, "getitem", key) if type(underlying(made)) is _ndarray else made
     y = x._value[key]
     if type(y) is Traced:
         tape.nested = True
@@ -213,14 +215,24 @@ def getitem(x: Traced, index: Any) -> Any:
         tape.aval.append(tape.aval_of(dtype, shape))
     tape.objects.append(None)
     tape.ref.append(0)
-    return Traced(y, slot, tape)
+    made = Traced(y, slot, tape)
+    if type(y) is _ndarray or (type(y) is Traced and type(underlying(y)) is _ndarray):
+        link(made, x, "getitem", key)
+    return made
 
 
 BINDINGS[operator.getitem] = getitem
+makes_views(GETITEM)
 
 
 def advanced(x: Any, index: Any) -> Any:
     """Return the elements of `x` at an index that holds arrays, lists or truth values."""
+    template, arrays, unique = parsed(index)
+    return gather(x, template, arrays, unique=unique)
+
+
+def parsed(index: Any) -> tuple[list[Any], list[Any], bool]:
+    """Return an index as a template, the arrays that belong into it, and whether they name no element twice."""
     template: list[Any] = []
     arrays = []
     unique = True
@@ -243,7 +255,7 @@ def advanced(x: Any, index: Any) -> Any:
         unique = unique and (array.dtype.kind == "b" or array.size < 2)
         template.append(ARRAY)
         arrays.append(array)
-    return gather(x, template, arrays, unique=unique)
+    return template, arrays, unique
 
 
 def _as_places(item: Any) -> Any:
@@ -282,8 +294,6 @@ def take(a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: s
         places = np.clip(places, 0, length - 1)
     elif mode != "raise":
         raise ValueError(f"clipmode must be one of 'clip', 'raise', or 'wrap' (got {mode!r})")
-    if places.ndim == 0 and not is_traced(places):
-        return a[along(axis, int(places))]
     return gather_along(a, places, axis, unique=places.size < 2)
 
 
@@ -391,8 +401,7 @@ def diag(v: Any, k: int = 0) -> Any:
     shape = shape_of(v)
     k = operator.index(k)
     if len(shape) == 2:
-        length = max(0, min(shape[0] + min(k, 0), shape[1] - max(k, 0)))
-        return gather(v, (ARRAY, ARRAY), _on_diagonal(length, k), unique=True)
+        return np.diagonal(v, k)
     if len(shape) != 1:
         raise ValueError("Input must be 1- or 2-d.")
     n = shape[0] + abs(k)
@@ -469,9 +478,6 @@ constant(
 )  # fmt: skip
 metadata(np.tril_indices_from, np.triu_indices_from, np.diag_indices_from)
 
-for _function in (np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal):
-    refuse(_function, "It writes in place: build the new array with np.where or np.concatenate.")
-refuse(np.copyto, "It writes in place: use np.where, or np.broadcast_to in place of np.full.")
 refuse(np.choose, "Use np.select or np.where.")
 refuse(np.piecewise, "Use np.where or np.select.")
 refuse(np.unique, "Which elements are equal changes from point to point: use np.sort, or index with what np.unique "

@@ -17,6 +17,7 @@ from nbad.rules.indexing import gather_along
 from nbad.rules.shaping import along, as_operand, axis_index, axis_tuple, ravel, refuse, reshape, shape_of
 from nbad.table import binds, forward_only, operation
 from nbad.trace import apply, cast, is_traced, plain, underlying
+from nbad.writing import linked, makes_views
 
 
 # Rows ---------------------------------------------------------------------------------------------
@@ -75,6 +76,7 @@ ROLL = operation(roll_forward, x=roll_x, linear=True)
 TILE = operation(tile_forward, x=tile_x, linear=True)
 REPEAT = operation(repeat_forward, x=repeat_x, linear=True)
 PAD = operation(pad_forward, x=pad_x)
+makes_views(FLIP)
 REPEAT_EACH = forward_only(np.repeat, "repeat_each")
 
 
@@ -84,7 +86,7 @@ def flip(m: Any, axis: Any = None) -> Any:
     m = as_operand(m)
     ndim = len(shape_of(m))
     axes = tuple(range(ndim)) if axis is None else axis_tuple(axis, ndim)
-    return apply(FLIP, m, axis=axes) if axes else m
+    return linked(apply(FLIP, m, axis=axes), m, "flip", axes) if axes else m
 
 
 @binds(np.flipud)
@@ -146,7 +148,8 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
     found = [reshape(x, (1,) * i + (-1,) + (1,) * (count - 1 - i)) for i, x in enumerate(xi)]
     if indexing == "xy" and count > 1:
         found = [np.swapaxes(x, 0, 1) for x in found]
-    return tuple(found) if sparse else np.broadcast_arrays(*found)
+    found = found if sparse else list(np.broadcast_arrays(*found))
+    return tuple(map(np.positive, found)) if copy else tuple(found)
 
 
 # Repetition ---------------------------------------------------------------------------------------
@@ -317,49 +320,6 @@ def _joined(before: Any, a: Any, after: Any, axis: int) -> Any:
     """Return the parts that are not None, joined."""
     parts = [x for x in (before, a, after) if x is not None]
     return np.concatenate(parts, axis) if len(parts) > 1 else a
-
-
-# Arrays made like another -------------------------------------------------------------------------
-@binds(np.full_like)
-def full_like(
-    a: Any,
-    fill_value: Any,
-    dtype: Any = None,
-    order: Any = "K",
-    subok: bool = True,
-    shape: Any = None,
-    *,
-    device: Any = None,
-) -> Any:
-    model: Any = np.empty_like(underlying(a), dtype=dtype, order=order, shape=shape)
-    if not is_traced(fill_value):
-        return np.full_like(model, fill_value)
-    fill = np.real(fill_value) if model.dtype.kind == "f" else fill_value
-    return np.broadcast_to(cast(fill, model.dtype), model.shape)
-
-
-@binds(np.array, np.asarray, np.asanyarray)  # with a traced like=
-def array(
-    object: Any,
-    dtype: Any = None,
-    *,
-    copy: Any = True,
-    order: Any = None,
-    subok: bool = False,
-    ndmin: int = 0,
-) -> Any:
-    found = as_operand(object)
-    found = np.asarray(found) if not is_traced(found) else found
-    if dtype is not None:
-        found = cast(found, np.dtype(dtype))
-    return reshape(found, (1,) * (ndmin - len(shape_of(found))) + shape_of(found))
-
-
-@binds(np.full)
-def full(shape: Any, fill_value: Any, dtype: Any = None, order: Any = "C", *, device: Any = None) -> Any:
-    if not is_traced(fill_value):
-        return np.full(shape, fill_value, dtype, order)
-    return np.broadcast_to(fill_value if dtype is None else cast(fill_value, np.dtype(dtype)), shape)
 
 
 refuse(np.apply_along_axis, "Write the function for whole arrays, or stack its results with np.stack.")

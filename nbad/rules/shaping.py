@@ -19,6 +19,7 @@ from nbad.keeping import operand
 from nbad.methods import user_line
 from nbad.table import BINDINGS, binds, constant, metadata, operation
 from nbad.trace import apply, cast, is_traced, underlying
+from nbad.writing import link, linked, makes_views, snapshot
 
 
 # Rows ---------------------------------------------------------------------------------------------
@@ -80,6 +81,7 @@ TRANSPOSE = operation(transpose_forward, x=transpose_x, linear=True)
 BROADCAST_TO = operation(broadcast_to_forward, x=broadcast_to_x, linear=True)
 CONCATENATE = operation(concatenate_forward, shared={"starts": starts_of}, xs=concatenate_xs, linear=True)
 STACK = operation(stack_forward, xs=stack_xs, linear=True)
+makes_views(RESHAPE, TRANSPOSE, BROADCAST_TO)
 
 
 # Tools --------------------------------------------------------------------------------------------
@@ -162,11 +164,13 @@ def _typed(x: Any, dtype: Any) -> Any:
 
 
 def _shaped(a: Any, shape: tuple[int, ...]) -> Any:
-    return a if shape_of(a) == shape else apply(RESHAPE, a, shape=shape)
+    return a if shape_of(a) == shape else linked(apply(RESHAPE, a, shape=shape), a, "reshape", shape)
 
 
 def _permuted(a: Any, axes: tuple[int, ...]) -> Any:
-    return a if axes == tuple(range(len(axes))) else apply(TRANSPOSE, a, axes=axes)
+    if axes == tuple(range(len(axes))):
+        return a
+    return linked(apply(TRANSPOSE, a, axes=axes), a, "transpose", axes)
 
 
 def _is_fortran(a: Any) -> bool:
@@ -206,7 +210,10 @@ def ravel(a: Any, order: str = "C") -> Any:
             axes = np.argsort([-abs(s) for s in value.strides], kind="stable")
             a = _permuted(a, tuple(axes.tolist()))
         kind = "C"
-    return reshape(a, (-1,) if math.prod(shape_of(a)) else (0,), kind)
+    flat = reshape(a, (-1,) if math.prod(shape_of(a)) else (0,), kind)
+    value = underlying(flat)
+    # NumPy copies what is not contiguous, even where a view would do.
+    return flat if not isinstance(value, np.ndarray) or value.flags.c_contiguous else np.positive(flat)
 
 
 @binds(np.transpose)
@@ -318,7 +325,9 @@ def atleast_3d(*arys: Any) -> Any:
 def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Any:
     a = as_operand(array)
     target = shape_tuple(shape)
-    return a if is_traced(a) and a.shape == target else apply(BROADCAST_TO, a, shape=target)
+    if is_traced(a) and a.shape == target:
+        return link(snapshot(a), a, "broadcast_to", target)
+    return linked(apply(BROADCAST_TO, a, shape=target), a, "broadcast_to", target)
 
 
 @binds(np.broadcast_arrays)
@@ -467,8 +476,5 @@ if hasattr(np, "unstack"):  # from NumPy 2.1 on
 constant(np.min_scalar_type)
 metadata(
     np.ndim, np.shape, np.size, np.result_type, np.can_cast, np.common_type,
-    np.zeros_like, np.ones_like, np.empty_like, np.array_repr, np.array_str, np.array2string,
-    np.may_share_memory, np.shares_memory, np.isfortran,
-    # Reached with a traced value through like= only.
-    np.zeros, np.ones, np.empty, np.arange, np.eye, np.identity, np.tri,
+    np.array_repr, np.array_str, np.array2string, np.may_share_memory, np.shares_memory, np.isfortran,
 )  # fmt: skip

@@ -174,7 +174,7 @@ def test_results_without_derivative_are_plain() -> None:
 
     def loss(x):
         seen["shape"] = np.shape(x), np.ndim(x), np.size(x), np.size(x, 0), np.result_type(x, np.float64)
-        seen["zeros"] = np.zeros_like(x), np.ones_like(x, dtype=np.int64)
+        seen["zeros"] = np.asarray(np.zeros_like(x)), np.ones_like(x, dtype=np.int64)
         seen["text"] = np.array2string(x), np.array_repr(x), np.array_str(x)
         seen["memory"] = np.may_share_memory(x, x)
         return np.sum(x)
