@@ -94,7 +94,6 @@ REFUSED = {
     "np.copyto": lambda x: np.copyto(np.zeros(5), x),
     "np.place": lambda x: np.place(np.zeros(5), np.ones(5, bool), x),
     "np.putmask": lambda x: np.putmask(np.zeros(5), np.ones(5, bool), x),
-    "np.fill_diagonal": lambda x: np.fill_diagonal(np.zeros((5, 5)), x),
     "np.put_along_axis": lambda x: np.put_along_axis(np.zeros(5), np.array([0]), x[:1], 0),
     "np.sum with out=": lambda x: np.sum(x, axis=0, out=np.zeros(())),
     "np.exp with out=": lambda x: np.exp(x, out=np.zeros(5)),
