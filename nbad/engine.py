@@ -101,6 +101,7 @@ class Sweep:
         self.activity = activity
         self.objects: dict[int, np.ndarray] = {}
         self.owned: set[int] = set()
+        self.home: dict[int, int] = {}  # the last slot of each array in `objects`, by its id
         self.arenas: list[np.ndarray] = []
         self.conversions: list[np.ndarray] = []
 
@@ -233,6 +234,7 @@ class Sweep:
             array
         )  # NumPy makes scalars of 0-d results; the loop reads the memory of an ndarray
         self.objects[slot] = array
+        self.home[id(array)] = slot
         self.cot_address[slot] = id(array)
         self.cot_kind[slot] = F.IN_OBJECT
         if owned:
@@ -249,7 +251,11 @@ class Sweep:
         if kind == F.IN_OBJECT:
             held = self.objects.get(slot)
             # A small run that only passes a cotangent on leaves the object where it was.
-            return held if held is not None else next(x for x in self.objects.values() if id(x) == address)
+            if held is None:
+                held = self.objects.get(self.home[address])
+                if id(held) != address:  # that slot was released, and another has the same array
+                    held = next(x for x in self.objects.values() if id(x) == address)
+            return held
         shape, dtype = self.frozen.shape(slot), self.frozen.dtype(slot)
         strides = (0,) * len(shape) if kind == F.SPREAD else None
         for arena in reversed(self.arenas):

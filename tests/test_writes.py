@@ -131,7 +131,9 @@ def run(program: list[Any], x: Any, skipped: list[int], *, first: bool) -> list[
                 continue
             value = rest[1](arrays[rest[0] % len(arrays)])
             if kind == "set":
-                a[act(a)] = value
+                index = act(a)
+                # NumPy's writes at a mask read elements that they have already written.
+                a[index] = value * 1 if isinstance(index, np.ndarray) else value
             else:
                 act(a, value)
         except (ValueError, IndexError, TypeError):

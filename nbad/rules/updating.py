@@ -221,6 +221,9 @@ def setitem(target: Traced, index: Any, value: Any) -> None:
         _write(owner, WRITE, (fitting(value, owner, path),), {"path": path, "index": key})
         return
     template, arrays, unique = parsed(index)
+    one = len(shape_of(value)) > 1 and len(template) == len(arrays) == 1
+    if one and arrays[0].dtype == np.bool_ and arrays[0].ndim == target.ndim:
+        raise ValueError("NumPy boolean array indexing assignment requires a 0 or 1-dimensional input")
     write_at(owner, path, fitting(value, owner, path), template, arrays, unique=unique, add=False)
 
 
