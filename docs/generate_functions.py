@@ -39,7 +39,8 @@ HEAD = """# Supported NumPy functions
 Everything below accepts traced values, through NumPy's own protocols: write `np.exp(x)`, not another spelling.
 A function that is in none of these tables raises `NoRuleError` when it meets a traced value
 (add a rule with [nbad.primitive](../how-to/add-a-rule.md)).
-Keywords work as in NumPy unless the error message says otherwise; `out=` takes [an array that can be written](../how-to/in-place.md).
+Keywords work as in NumPy unless the error message says otherwise;
+`out=` takes [an array that can be written](../how-to/in-place.md).
 
 """
 REFUSED = "refused"
