@@ -48,9 +48,8 @@ def column(x: Any) -> Any:
 
 def triangle(x: Any, lower: bool = True) -> Any:
     """Return one triangle of `x`, with half of the diagonal."""
-    n = x.shape[-1]
-    kept = np.tri(n, dtype=real_dtype(x.dtype)) - np.eye(n, dtype=real_dtype(x.dtype)) / 2
-    return x * (kept if lower else kept.T)
+    part = np.tril(x) if lower else np.triu(x)
+    return part * (1 - np.eye(x.shape[-1], dtype=real_dtype(x.dtype)) / 2)
 
 
 def of_triangle(g: Any, lower: bool = True) -> Any:
@@ -98,11 +97,10 @@ def cholesky_forward(x: Any, *, upper: bool) -> Any:
 
 
 def cholesky_x(g: Any, y: Any, upper: bool) -> Any:
-    # With L the factor and M the lower triangle of L^H g, half its diagonal: L^-H (M + M^H) L^-1, of which one triangle.
+    # With L the factor and M the lower triangle of L^H g, half its diagonal: L^-H M L^-1.
     right = y if upper else adjoint(y)
-    middle = triangle(right @ (adjoint(g) if upper else g))
-    half = np.linalg.solve(right, middle + adjoint(middle))
-    return triangle(np.linalg.solve(right, adjoint(half)), not upper)
+    half = np.linalg.solve(right, triangle(right @ (adjoint(g) if upper else g)))
+    return of_triangle(np.linalg.solve(right, adjoint(half)), not upper)
 
 
 def qr_forward(x: Any, *, mode: Any) -> Any:

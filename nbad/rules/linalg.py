@@ -52,13 +52,19 @@ NORM = operation(norm_forward, x=norm_x)
 P_NORM = operation(p_norm_forward, x=p_norm_x)
 
 
+def _largest(x: Any, axis: Any, keepdims: bool = False) -> Any:
+    """Return the largest of moduli; 0 of none."""
+    reduce: Any = np.sum if 0 in [x.shape[d] for d in axis] else np.max
+    return reduce(x, axis=axis, keepdims=keepdims)
+
+
 def _vector_norm(x: Any, order: Any, axes: Any, keepdims: Any) -> Any:
     if order is None or order == 2:
         return apply(NORM, x, axis=axes, keepdims=keepdims)
     if order == 1:
         return np.sum(np.absolute(x), axis=axes, keepdims=keepdims)
     if order == np.inf:
-        return np.max(np.absolute(x), axis=axes, keepdims=keepdims)
+        return _largest(np.absolute(x), axes, keepdims)
     if order == -np.inf:
         return np.min(np.absolute(x), axis=axes, keepdims=keepdims)
     if order == 0:
@@ -71,15 +77,15 @@ def _matrix_norm(x: Any, order: Any, axes: Any, keepdims: Any) -> Any:
         return apply(NORM, x, axis=tuple(sorted(axes)), keepdims=keepdims)
     if order in ("nuc", 2, -2):
         s = np.linalg.svdvals(np.moveaxis(x, axes, (-2, -1)))
-        reduce: Any = {"nuc": np.sum, 2: np.max, -2: np.min}[order]
-        found = reduce(s, axis=-1)
+        reduce: Any = {"nuc": np.sum, 2: _largest, -2: np.min}[order]
+        found = reduce(s, axis=(-1,))
         return np.expand_dims(found, tuple(sorted(axes))) if keepdims else found
     if order not in (1, -1, np.inf, -np.inf):
         raise ValueError("Invalid norm order for matrices.")
     inner, outer = axes if abs(order) == 1 else axes[::-1]
     sums = np.sum(np.absolute(x), axis=inner, keepdims=keepdims)
     place = outer if keepdims or outer < inner else outer - 1
-    return (np.max if order > 0 else np.min)(sums, axis=place, keepdims=keepdims)
+    return _largest(sums, (place,), keepdims) if order > 0 else np.min(sums, axis=place, keepdims=keepdims)
 
 
 @binds(np.linalg.norm)
@@ -109,7 +115,7 @@ def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any
 @binds(np.linalg.matrix_norm)
 def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
     x = operand(x)
-    return _matrix_norm(x, ord, (x.ndim - 2, x.ndim - 1), keepdims)
+    return _matrix_norm(x, ord, normalize_axis_tuple((-2, -1), x.ndim), keepdims)
 
 
 @binds(np.linalg.cond)

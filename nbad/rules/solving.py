@@ -120,6 +120,8 @@ def pinv_forward(x: Any, cutoff: Any, *, hermitian: bool) -> Any:
 
 def pinv_x(g: Any, x: Any, y: Any, hermitian: bool) -> Any:
     # Golub and Pereyra 1973; the rank is constant.
+    if not x.size:
+        return None
     if hermitian:
         x = triangle(x)
         x = x + adjoint(x)
@@ -231,10 +233,8 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
 def matrix_power(a: Any, n: Any) -> Any:
     a = array(a)
     n = operator.index(n)
-    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
-        raise LinAlgError("Last 2 dimensions of the array must be square")
-    if n == 0:
-        return np.linalg.matrix_power(np.zeros(a.shape, a.dtype), 0)
+    if n == 0 or a.ndim < 2 or a.shape[-1] != a.shape[-2]:
+        return np.linalg.matrix_power(np.zeros(a.shape, a.dtype), n)  # identities, or NumPy's own error
     if n < 0:
         a, n = np.linalg.inv(a), -n
     if n == 3:

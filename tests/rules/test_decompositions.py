@@ -4,7 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from laws import COMPLEX, REAL, Case, laws
+import pytest
+from laws import COMPLEX, REAL, TOLERANCE, Case, check_adjoint, laws
+
+import nbad
+from nbad.errors import NoRuleError
+from nbad.rules.decompositions import svd_x
+from nbad.testing import assert_only
 
 ALL = REAL + COMPLEX
 
@@ -33,6 +39,19 @@ def upper_factor(x: Any) -> Any:
 
 def r_only(x: Any) -> Any:
     return np.linalg.qr(x, "r")
+
+
+def mode(name: str) -> Callable[[Any], Any]:
+    """Return ``np.linalg.qr`` with a mode."""
+
+    def of(x: Any) -> Any:
+        return np.linalg.qr(x, name)
+
+    return of
+
+
+def upper_middle(x: Any) -> Any:
+    return np.linalg.eigh(x, "M")
 
 
 def projector_of_rest(x: Any) -> Any:
@@ -159,3 +178,181 @@ CASES = [
 ]
 
 TestLaws = laws(CASES)
+
+
+# Triangles ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("function", "read"),
+    [
+        (np.linalg.cholesky, np.tril),
+        (upper_factor, np.triu),
+        (np.linalg.eigvalsh, np.tril),
+        (upper_eigh, np.triu),
+    ],
+)
+def test_the_cotangent_lies_in_the_triangle_that_is_read(function: Any, read: Any) -> None:
+    x = near(DEFINITE, (3, 3))(np.random.default_rng(0), np.dtype("c16"))
+
+    def loss(x: Any) -> Any:
+        return sum(np.sum(np.abs(leaf)) for leaf in nbad.tree.leaves(function(x)))
+
+    value, gradient = nbad.value_and_grad(loss)(x)
+    np.testing.assert_array_equal(gradient, read(gradient))
+    assert np.diagonal(gradient).imag.tolist() == [0.0, 0.0, 0.0]
+    alone, of_triangle = nbad.value_and_grad(loss)(read(x))
+    assert alone == value
+    np.testing.assert_array_equal(of_triangle, gradient)
+
+
+def test_a_symmetric_construction_has_the_gradient_that_it_has_elsewhere() -> None:
+    # The derivative of log det(a a^T + 1) is 2 (a a^T + 1)^-1 a.
+    a = np.random.default_rng(1).normal(size=(3, 3))
+
+    def loss(a: Any) -> Any:
+        return 2 * np.sum(np.log(np.diagonal(np.linalg.cholesky(a @ a.T + np.eye(3)))))
+
+    np.testing.assert_allclose(
+        nbad.grad(loss)(a), 2 * np.linalg.solve(a @ a.T + np.eye(3), a), rtol=1e-12, atol=1e-12
+    )
+
+
+# Degenerate cases ---------------------------------------------------------------------------------
+def test_equal_eigenvalues_have_a_gradient_where_vectors_have_none() -> None:
+    def values(x: Any) -> Any:
+        return np.sum(np.linalg.eigvalsh(x) ** 2) + np.sum(np.linalg.eigh(x)[0])
+
+    np.testing.assert_allclose(nbad.grad(values)(2 * np.eye(3)), 5 * np.eye(3), rtol=1e-14)
+
+    def vectors(x: Any) -> Any:
+        return np.sum(np.linalg.eigh(x)[1] ** 3)
+
+    with pytest.warns(RuntimeWarning):
+        assert not np.isfinite(nbad.grad(vectors)(2 * np.eye(3))).all()
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_equal_singular_values_have_a_gradient_where_vectors_have_none(full: bool) -> None:
+    def values(x: Any) -> Any:
+        return np.sum(np.linalg.svd(x, full_matrices=full).S ** 2)
+
+    x = np.vstack([2 * np.eye(3), np.zeros((1, 3))])
+    np.testing.assert_allclose(nbad.grad(values)(x), 2 * x, rtol=1e-14, atol=1e-14)
+    np.testing.assert_array_equal(nbad.grad(values)(0 * x), 0 * x)
+
+    def vectors(x: Any) -> Any:
+        return np.sum(np.linalg.svd(x, full_matrices=full).U ** 3)
+
+    with pytest.warns(RuntimeWarning):
+        assert not np.isfinite(nbad.grad(vectors)(x)).all()
+
+
+def test_a_singular_square_matrix_has_singular_vectors() -> None:
+    # One singular value of 0 is no reason for infinity: the vectors still move smoothly.
+    x = np.diag([3.0, 2.0, 0.0]) + np.array([[0, 0.1, 0], [0.2, 0, 0], [0, 0, 0]])
+    check_adjoint(left_only, [x], (0,), TOLERANCE["f8"])
+
+
+def test_qr_of_dependent_columns() -> None:
+    def loss(x: Any) -> Any:
+        return np.sum(np.linalg.qr(x)[1])
+
+    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+        nbad.grad(loss)(np.zeros((3, 2)))
+
+
+def test_eigenvectors_turn_as_lapack_normalizes_them() -> None:
+    x = near(APART, (3, 3))(np.random.default_rng(4), np.dtype("c16"))
+    v = np.linalg.eig(x)[1]
+    largest = v[np.argmax(np.abs(v), axis=0), np.arange(3)]
+    assert largest.imag.tolist() == [0.0, 0.0, 0.0]
+
+    def vectors(x: Any) -> Any:
+        return np.linalg.eig(x).eigenvectors
+
+    check_adjoint(vectors, [x], (0,), TOLERANCE["c16"])
+
+
+# What is kept, and what is done -------------------------------------------------------------------
+KEPT: list[tuple[Any, int, int]] = [
+    (np.linalg.cholesky, 9, 0),
+    (np.linalg.qr, 18, 0),
+    (values_of_svd, 9 + 3 + 9, 0),
+    (np.linalg.svdvals, 0, 9),
+    (np.linalg.eigvalsh, 0, 9),
+    (np.linalg.eigh, 12, 0),
+]
+
+
+@pytest.mark.parametrize(("function", "kept", "borrowed"), KEPT)
+def test_only_the_factors_are_kept(function: Any, kept: int, borrowed: int) -> None:
+    x = near(DEFINITE, (3, 3))(np.random.default_rng(0), np.dtype("f8"))
+    assert_only(function, x, kept=8 * kept, borrowed=8 * borrowed, pullbacks=1)
+
+
+class Counted(np.ndarray):
+    """An array that counts the matrix products it takes part in."""
+
+    made = 0
+
+    def __matmul__(self, other: Any) -> Any:
+        Counted.made += 1
+        return np.matmul(self.view(np.ndarray), np.asarray(other)).view(Counted)
+
+
+def test_singular_values_alone_do_no_work_for_the_vectors() -> None:
+    x = near(APART, (5, 3))(np.random.default_rng(0), np.dtype("f8"))
+    y = tuple(part.view(Counted) for part in np.linalg.svd(x, False))
+    made = []
+    for asked in ((1,), (0, 1), (1, 2), (0, 1, 2)):
+        Counted.made = 0
+        svd_x(tuple(np.ones_like(y[i]) if i in asked else None for i in range(3)), y)
+        made.append(Counted.made)
+    # Minimum for the values: U diag(g) V^H.
+    assert made == [1, 5, 3, 6]
+
+
+# What NumPy's functions give ----------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "function", [np.linalg.eigh, np.linalg.eig, np.linalg.svd, np.linalg.qr, np.linalg.slogdet]
+)
+def test_results_have_names(function: Any) -> None:
+    seen = []
+
+    def loss(x: Any) -> Any:
+        found = function(x)
+        seen.append((type(found), found._fields))
+        return np.sum(np.abs(found[1]))
+
+    x = np.diag([1.0, 2.0, 4.0])
+    nbad.grad(loss)(x)
+    assert seen == [(type(function(x)), function(x)._fields)]
+
+
+def test_the_rank_is_a_plain_integer() -> None:
+    def loss(x: Any) -> Any:
+        rank = np.linalg.matrix_rank(x)
+        assert isinstance(rank, np.integer)
+        return rank * np.sum(x)
+
+    assert nbad.grad(loss)(np.diag([1.0, 2.0, 0.0])).tolist() == np.full((3, 3), 2.0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "function"),
+    [
+        (np.linalg.LinAlgError, "must be square", np.linalg.eigh),
+        (np.linalg.LinAlgError, "must be square", np.linalg.eigvals),
+        (np.linalg.LinAlgError, "must be square", np.linalg.cholesky),
+        (ValueError, "UPLO", upper_middle),
+        (ValueError, "Unrecognized mode 'q'", mode("q")),
+        (NoRuleError, "mode='raw'.*\n.*\n.*Use mode='reduced'", mode("raw")),
+    ],
+)
+def test_what_is_wrong_or_has_no_rule(error: type[Exception], match: str, function: Any) -> None:
+    with pytest.raises(error, match=match):
+        nbad.vjp(function, np.ones((2, 3)) if error is np.linalg.LinAlgError else np.eye(3))
+
+
+def test_a_matrix_that_is_not_definite() -> None:
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+        nbad.vjp(np.linalg.cholesky, -np.eye(2))

@@ -161,12 +161,32 @@ def test_the_number_of_nonzero_elements_is_constant() -> None:
     assert nbad.grad(loss)(np.array([0.0, 2.0, 3.0])).tolist() == [2.0, 2.0, 2.0]
 
 
+def test_equal_singular_values_share() -> None:
+    np.testing.assert_allclose(nbad.grad(norm(ord=2))(np.eye(2)), np.eye(2) / 2, atol=1e-15)
+    np.testing.assert_allclose(nbad.grad(norm(ord="nuc"))(np.eye(2)), np.eye(2), atol=1e-15)
+
+
+def test_the_condition_of_a_singular_matrix() -> None:
+    with np.errstate(all="ignore"):
+        value, gradient = nbad.value_and_grad(cond(None))(np.diag([1.0, 0.0]))
+        assert value == np.inf
+        assert not np.isfinite(gradient).all()
+        assert nbad.vjp(cond(None), np.zeros((2, 2)))[0] == np.inf
+    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+        nbad.vjp(cond(1), np.diag([1.0, 0.0]))
+    with pytest.raises(np.linalg.LinAlgError, match="empty"):
+        nbad.vjp(cond(None), np.zeros((0, 2)))
+
+
 # Sizes and what is kept ---------------------------------------------------------------------------
 def test_norms_of_nothing_and_of_numbers() -> None:
     value, gradient = nbad.value_and_grad(norm())(np.zeros((0, 3)))
     assert value == 0.0 and gradient.shape == (0, 3)
     assert nbad.value_and_grad(norm())(-3.0) == (3.0, -1.0)
     assert nbad.value_and_grad(vector_norm())(np.float32(-3.0)) == (3.0, -1.0)
+    for p in (1, 2, np.inf, "fro", "nuc"):
+        value, gradient = nbad.value_and_grad(norm(ord=p))(np.zeros((0, 3)))
+        assert value == 0.0 and gradient.shape == (0, 3)
 
 
 def test_a_norm_keeps_the_array_and_the_norm() -> None:

@@ -4,7 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from laws import COMPLEX, REAL, Case, laws
+
+import nbad
+from nbad.testing import assert_only
 
 ALL = REAL + COMPLEX
 
@@ -73,6 +77,24 @@ def made(
     return Case(name, function, [regular(shape)], dtypes=dtypes, **options)
 
 
+def mixed(
+    rng: np.random.Generator, dtype: np.dtype[Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return a real matrix and right-hand side, and complex ones."""
+    real = np.zeros(0, dtype).real.dtype
+    a, c = regular((4, 3))(rng, real), regular((4, 3))(rng, dtype)
+    return a, rng.uniform(-1, 1, (4, 2)).astype(real), c, regular((4, 2))(rng, dtype)
+
+
+def mixed_solutions(a: Any, b: Any, c: Any, d: Any) -> Any:
+    return (
+        np.linalg.solve(a[:3], d[:3]),
+        np.linalg.solve(c[:3], b[:3]),
+        *np.linalg.lstsq(a, d)[:2],
+        *np.linalg.lstsq(c, b)[:2],
+    )
+
+
 def phase(x: Any) -> Any:
     return np.linalg.slogdet(x).sign
 
@@ -129,6 +151,7 @@ CASES = [
         dtypes=("f8", "c16"),
         exact=False,
     ),
+    Case("real and complex", mixed_solutions, mixed, dtypes=("c8", "c16"), exact=False),
     *(made(f"matrix_power {n}", power(n), (2, 3, 3), ("f4", "c16")) for n in (2, 3, 4, 5, 6, -1, -3)),
     made("tensorinv", tensor_inverse, (6, 6)),
     Case("tensorsolve", tensor_solution, [regular((6, 6)), ((3, 2), -1.0, 1.0)], dtypes=("f8", "c16")),
@@ -136,3 +159,160 @@ CASES = [
 ]
 
 TestLaws = laws(CASES)
+
+
+# Singular matrices --------------------------------------------------------------------------------
+def test_a_determinant_of_zero_has_the_cofactors_for_gradient() -> None:
+    x = np.array([[1.0, 2.0], [2.0, 4.0]])
+    np.testing.assert_allclose(nbad.grad(np.linalg.det)(x), [[4.0, -2.0], [-2.0, 1.0]], rtol=1e-13)
+    np.testing.assert_array_equal(nbad.grad(np.linalg.det)(np.zeros((3, 3))), np.zeros((3, 3)))
+    z = np.array([[1.0, 1j], [1j, -1.0]])
+
+    def real_part(z: Any) -> Any:
+        return np.real(np.linalg.det(z))
+
+    np.testing.assert_allclose(nbad.grad(real_part)(z), [[-1.0, 1j], [1j, 1.0]], rtol=1e-13)
+
+
+def test_one_singular_matrix_does_not_disturb_the_others() -> None:
+    def loss(x: Any) -> Any:
+        return np.sum(np.linalg.det(x))
+
+    x = np.array([[[1.0, 2.0], [2.0, 4.0]], [[2.0, 1.0], [0.5, 3.0]]])
+    expected = [[[4.0, -2.0], [-2.0, 1.0]], [[3.0, -0.5], [-1.0, 2.0]]]
+    for f in (loss, nbad.compile(loss)):
+        np.testing.assert_allclose(nbad.grad(f)(x), expected, rtol=1e-13)
+
+
+def test_singular_matrices_raise_what_numpy_raises() -> None:
+    x = np.ones((2, 2))
+    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+        nbad.vjp(np.linalg.inv, x)
+    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+        nbad.vjp(np.linalg.solve, x, x)
+    _, pullback = nbad.vjp(modulus, x)
+    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+        pullback(np.float64(1.0))
+    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+        nbad.hvp(np.linalg.det)(x, x)
+
+
+def test_the_sign_of_a_real_determinant_is_constant() -> None:
+    assert nbad.grad(phase)(np.zeros((2, 2))).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+# What is kept, and what is done -------------------------------------------------------------------
+N = 8 * 9
+
+
+@pytest.mark.parametrize(
+    ("function", "kept", "borrowed"),
+    [(np.linalg.inv, N, 0), (np.linalg.det, 8, N), (modulus, 16, N), (np.linalg.pinv, N, N)],
+)
+def test_as_little_as_possible_is_kept(function: Any, kept: int, borrowed: int) -> None:
+    assert_only(function, np.diag([1.0, 2.0, 4.0]), kept=kept, borrowed=borrowed, pullbacks=1)
+
+
+@pytest.mark.parametrize(
+    ("wrt", "rules", "kept"),
+    [
+        ("b", {("solve", "b"): 1}, 0),
+        ("a", {("solve", "a"): 1}, N),
+        (("a", "b"), {("solve", "a"): 1, ("solve", "b"): 1}, N),
+    ],
+)
+def test_equations_are_solved_once_in_the_sweep(
+    wrt: Any, rules: Any, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+    solve, inv = np.linalg.solve, np.linalg.inv
+
+    def counted(*args: Any) -> Any:
+        done.append("solve")
+        return solve(*args)
+
+    def inverted(*args: Any) -> Any:
+        done.append("inv")
+        return inv(*args)
+
+    def equations(a: Any, b: Any) -> Any:
+        return solve(a, b)
+
+    monkeypatch.setattr(np.linalg, "solve", counted)
+    monkeypatch.setattr(np.linalg, "inv", inverted)
+    assert_only(
+        equations, np.diag([1.0, 2.0, 4.0]), np.ones((3, 3)), wrt=wrt, rules=rules, kept=kept, borrowed=N
+    )
+    assert done == ["solve", "solve"]
+
+
+def test_what_is_left_of_least_squares_needs_no_inverse(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = np.vander(np.arange(4.0), 2), np.array([1.0, 3.0, 2.0, 5.0])
+    expected = nbad.grad(left_of_first)(a, b)
+    monkeypatch.delattr(np.linalg, "pinv")
+    np.testing.assert_array_equal(nbad.grad(left_of_first)(a, b), expected)
+
+
+def left_of_first(a: Any, b: Any) -> Any:
+    return left_over(a, b)[0]
+
+
+def test_a_directional_derivative_of_an_inverse() -> None:
+    x, v = np.array([[2.0, 1.0], [0.5, 3.0]]), np.array([[1.0, -1.0], [2.0, 0.5]])
+    value, along = nbad.jvp(np.linalg.inv, (x,), (v,))
+    np.testing.assert_allclose(along, -value @ v @ value, rtol=1e-14)
+    value, along = nbad.jvp(np.linalg.det, (np.ones((2, 2)),), (v,))
+    np.testing.assert_allclose((value, along), (0.0, 1.0 + 0.5 - 2.0 + 1.0), atol=1e-14)
+
+
+# What NumPy's functions give ----------------------------------------------------------------------
+def test_the_rank_of_least_squares_is_a_plain_integer() -> None:
+    def loss(a: Any) -> Any:
+        x, left, rank, _ = np.linalg.lstsq(a, np.ones(3))
+        assert type(rank) is type(np.linalg.lstsq(np.eye(3), np.ones(3))[2])
+        assert left.shape == (0,)
+        return rank * np.sum(x)
+
+    np.testing.assert_allclose(nbad.grad(loss)(np.eye(3)), -3 * np.ones((3, 3)), rtol=1e-13)
+
+
+def test_powers_zero_and_one() -> None:
+    x = np.array([[2.0, 1.0], [0.5, 3.0]])
+
+    def loss(x: Any) -> Any:
+        return np.sum(np.linalg.matrix_power(x, 1) * np.linalg.matrix_power(x, 0))
+
+    assert nbad.grad(loss)(x).tolist() == np.eye(2).tolist()
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3, 3), (2, 0, 0)])
+@pytest.mark.parametrize(
+    "function", [np.linalg.inv, np.linalg.det, np.linalg.slogdet, np.linalg.pinv, power(-2)]
+)
+def test_matrices_without_elements(function: Any, shape: tuple[int, ...]) -> None:
+    x = np.zeros(shape, np.float32)
+    value, pullback = nbad.vjp(function, x)
+    for found, expected in zip(nbad.tree.leaves(value), nbad.tree.leaves(function(x)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype
+    gradient = pullback(value)
+    assert (gradient.shape, gradient.dtype) == (shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "function"),
+    [
+        (np.linalg.LinAlgError, "must be square", np.linalg.inv),
+        (np.linalg.LinAlgError, "must be square", np.linalg.det),
+        (np.linalg.LinAlgError, "must be square", power(2)),
+        (np.linalg.LinAlgError, "must be square", power(0)),
+        (ValueError, "Invalid ind", lambda x: np.linalg.tensorinv(x, 0)),
+        (ValueError, "can't be both set", lambda x: np.linalg.pinv(x, 1e-3, rtol=1e-3)),
+        (np.linalg.LinAlgError, "Incompatible", lambda x: np.linalg.lstsq(x, np.ones(3))),
+        (np.linalg.LinAlgError, "prod", lambda x: np.linalg.tensorsolve(x, np.ones(2))),
+        (ValueError, "mismatch", lambda x: np.linalg.solve(np.eye(3), x)),
+    ],
+)
+def test_what_is_wrong(error: type[Exception], match: str, function: Any) -> None:
+    with pytest.raises(error, match=match):
+        nbad.vjp(function, np.ones((2, 3)))
