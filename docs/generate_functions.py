@@ -162,7 +162,7 @@ def page() -> str:
     rows = [
         (f"`{op.name}`", reads_of(op), ", ".join(s.name for s in op.shared), place_of(op))
         for op in TABLE
-        if not op.constant
+        if not op.constant and not op.name.startswith("scipy.")
     ]
     lines += table(("op", "kept for", "shared values", "pullbacks run in"), sorted(rows))
     lines += ["Rows without pullbacks, which only compiled functions have as nodes:", ""]

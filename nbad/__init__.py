@@ -13,7 +13,7 @@ array([18., 18., 18., 18.])
 
 from importlib.metadata import PackageNotFoundError, version
 
-from nbad import scipy_fft, testing
+from nbad import scipy, scipy_fft, testing
 from nbad.compiled import Compiled, compile, load
 from nbad.control import config, get_threads, set_threads, warmup
 from nbad.directional import hvp, jvp
@@ -78,6 +78,7 @@ __all__ = [
     "ravel",
     "register",
     "report",
+    "scipy",
     "scipy_fft",
     "set_threads",
     "stop_gradient",

@@ -80,7 +80,7 @@ _NATIVE_KINDS = {"sum_all": SPREAD_OP, "reshape": ALIAS_OP}
 def _native(op: Op) -> int:
     if op.elementwise and len(op.operands) <= 3:
         return ELEMENTWISE_OP
-    if op.forward.__module__.startswith("nbad.rules."):
+    if getattr(op.forward, "__module__", "").startswith("nbad.rules."):  # ufuncs have none
         return _NATIVE_KINDS.get(op.name, HOST_OP)
     return HOST_OP
 

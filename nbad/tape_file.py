@@ -22,6 +22,7 @@ from nbad.archive import require
 from nbad.avals import check_avals
 from nbad.errors import TapeError
 from nbad.replay.graph import ARRAY, CONTENTS, PYTHON, TRUTH, Graph, Guard, Node, form_of
+from nbad.scipy import load_rows
 from nbad.table import TABLE, Op
 from nbad.tape import decode, encode
 
@@ -190,6 +191,8 @@ def _name_of(op: Op) -> str:
 def _row_of(name: str, known: Op | None = None) -> Op:
     """Return the only row of this name."""
     foreign = name.startswith(_USER)
+    if name.startswith("scipy."):
+        load_rows(name)
     rows = [op for op in TABLE if op.foreign == foreign and op.name == name.removeprefix(_USER)]
     if len(rows) != 1 or known not in (None, rows[0]):
         problem = "no operation is" if not rows else "several operations are"

@@ -3,6 +3,7 @@
 Owns their reading; the common forms are recorded by `nbad.trace` itself.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from nbad.writing import check_cast, deliver
 
 #: The rows of what ufuncs without derivative have as methods.
 METHODS: dict[tuple[np.ufunc, str], Op] = {}
+#: Asked about a ufunc that is not known: each may add rows for ufuncs of another package, and says whether it did.
+LATER: list[Callable[[np.ufunc], bool]] = []
 
 
 def add_methods() -> None:
@@ -68,6 +71,8 @@ def call_form(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dic
             if dtype is not None:
                 inputs = tuple(cast(operand(x), np.dtype(dtype)) for x in inputs)
             return apply(UFUNCS[ufunc], *(operand(x) for x in inputs))
+        elif any(add(ufunc) for add in LATER) and (ufunc in UFUNCS or ufunc in BINDINGS):
+            result = ufunc(*inputs)
         else:
             raise _no_rule(ufunc)
         return result if dtype is None else cast(result, np.dtype(dtype))
