@@ -1,7 +1,7 @@
 """Whole matrices of derivatives: jacobian and hessian.
 
 Owns the choice between rows and columns, the shapes of blocks, and the rules for complex numbers. The products that fill the
-matrices come from one recording (`nbad.recorded`).
+matrices come from one recording (`nbad.recorded`); those of sparse matrices from `nbad.sparse_matrices`.
 """
 
 import functools
@@ -13,7 +13,8 @@ import numpy as np
 from nbad import tree
 from nbad.errors import InputTypeError
 from nbad.methods import user_line
-from nbad.recorded import Recorded, Replayed, record, zeros_like
+from nbad.recorded import Recorded, Replayed, record, run_plainly, zeros_like
+from nbad.sparse_matrices import Colors, dtype_of, refuse_traced, sparse_hessian, sparse_jacobian, split
 from nbad.trace import cast, is_traced, underlying
 from nbad.transforms import gradient_of, hook_of, like, packed, read_wrt
 from nbad.wrt import Asked, Leaf, signature_of
@@ -28,6 +29,7 @@ def jacobian(
     function: Callable[..., Any],
     wrt: Any = 0,
     *,
+    sparse: bool = False,
     holomorphic: bool = False,
     has_aux: bool = False,
 ) -> Callable[..., Any]:
@@ -39,6 +41,9 @@ def jacobian(
         Returns an array, a number or a container of these.
     wrt : int, str or tuple
         As in `value_and_grad`.
+    sparse : bool
+        Find the pattern of the matrix from what was recorded, and return ``scipy.sparse.csr_array`` of shape
+        ``(output.size, input.size)``; needs SciPy.
     holomorphic : bool
         The function is complex differentiable in complex inputs; the result is dy/dz. This is checked in one direction.
     has_aux : bool
@@ -72,12 +77,14 @@ def jacobian(
     array([[2., 1., 0.],
            [0., 3., 2.]])
     """
+    colors = Colors()
 
     @functools.wraps(function, updated=())
     def matrix(*args: Any, **kwargs: Any) -> Any:
-        run = record("jacobian", function, args, kwargs, wrt, has_aux=has_aux)
+        # The pattern is read from a tape, so a compiled function is recorded for it rather than replayed.
+        run = record("jacobian", function, args, kwargs, wrt, has_aux=has_aux, replay=not sparse)
         _check_kinds(run, holomorphic)
-        blocks = _dense(run, holomorphic)
+        blocks = _sparse(run, holomorphic, colors) if sparse else _dense(run, holomorphic)
         rows = [packed(run.asked, run.indices, row) for row in blocks]
         answer = tree.rebuild(run.value, rows)
         return (answer, run.aux) if has_aux else answer
@@ -85,7 +92,7 @@ def jacobian(
     return matrix
 
 
-def hessian(function: Callable[..., Any], wrt: Any = 0) -> Callable[..., Any]:
+def hessian(function: Callable[..., Any], wrt: Any = 0, *, sparse: bool = False) -> Callable[..., Any]:
     """Return a function that computes the Hessian of `function`.
 
     Parameters
@@ -94,6 +101,8 @@ def hessian(function: Callable[..., Any], wrt: Any = 0) -> Callable[..., Any]:
         Returns one real number.
     wrt : int, str or tuple
         As in `value_and_grad`. Blocks of what is not asked for are not computed.
+    sparse : bool
+        As in `jacobian`; the products needed are then fewer, since the matrix is symmetric.
 
     Returns
     -------
@@ -123,6 +132,7 @@ def hessian(function: Callable[..., Any], wrt: Any = 0) -> Callable[..., Any]:
            [ 6.,  0.]])
     """
     signature = signature_of(function)
+    colors = Colors()
 
     @functools.wraps(function, updated=())
     def matrix(*args: Any, **kwargs: Any) -> Any:
@@ -134,7 +144,13 @@ def hessian(function: Callable[..., Any], wrt: Any = 0) -> Callable[..., Any]:
                     at=user_line(),
                     fix="Use nbad.hvp, or take the real and imaginary parts as real numbers with nbad.ravel.",
                 )
-        blocks = _symmetric(_product_of(function, asked, listed), listed)
+        if sparse:
+            refuse_traced("hessian", listed)
+            run = _gradient(function, asked, listed)
+            inputs = [zeros_like(leaf.value) for leaf in listed]
+            blocks = split(sparse_hessian(run, colors), inputs, inputs)
+        else:
+            blocks = _symmetric(_product_of(function, asked, listed), listed)
         return packed(asked, indices, [packed(asked, indices, row) for row in blocks])
 
     return matrix
@@ -144,25 +160,36 @@ def hessian(function: Callable[..., Any], wrt: Any = 0) -> Callable[..., Any]:
 Product = Callable[[int, Any, list[int]], list[Any]]
 
 
+def _places(listed: list[Leaf]) -> tuple[Any, ...]:
+    """Return the `wrt` that asks for each leaf by itself."""
+    return tuple((leaf.argument, *leaf.path) for leaf in listed)
+
+
+def _gradient(function: Callable[..., Any], asked: Asked, listed: list[Leaf]) -> Recorded:
+    """Record the gradient, a tuple with one entry for each leaf; nobody gets a turn before its last pullback."""
+    places = _places(listed)
+    both = gradient_of(run_plainly(function), places, False, "hessian")
+
+    @functools.wraps(function, updated=())
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        return both(*args, **kwargs)[1]
+
+    run = Recorded("hessian", gradient, asked.args, asked.kwargs, places)
+    run.settle()
+    return run
+
+
 def _product_of(function: Callable[..., Any], asked: Asked, listed: list[Leaf]) -> Product:
     """Return products with the Hessian: pullbacks of one recorded gradient, or replays of a compiled function."""
-    places = tuple((leaf.argument, *leaf.path) for leaf in listed)
     hook = hook_of(function)
     if hook is None:
-        both = gradient_of(function, places, False, "hessian")
-
-        @functools.wraps(function)
-        def gradient(*args: Any, **kwargs: Any) -> Any:
-            return both(*args, **kwargs)[1]
-
-        run = Recorded("hessian", gradient, asked.args, asked.kwargs, places)
-        run.settle()
+        run = _gradient(function, asked, listed)
 
         def pulled(i: int, seed: Any, wanted: list[int]) -> list[Any]:
             return run.pull({i: seed}, wanted)
 
         return pulled
-    product = hook("hvp", wrt=places)
+    product = hook("hvp", wrt=_places(listed))
     blank = [zeros_like(leaf.value) for leaf in listed]
 
     def replayed(i: int, seed: Any, wanted: list[int]) -> list[Any]:
@@ -236,35 +263,52 @@ def _dense(run: Recorded | Replayed, holomorphic: bool) -> list[list[Any]]:
     inputs = [zeros_like(leaf.value) for leaf in run.listed]
     twofold = [y.dtype.kind == "c" and not holomorphic for y in outputs]
     sweeps = sum(outputs[i].size * (1 + twofold[i]) for i in run.live)
-    make = _by_rows if sweeps <= COLUMN_COST * sum(x.size for x in inputs) else _by_columns
-    matrices = make(run, outputs, inputs, twofold)
+    if sweeps <= COLUMN_COST * sum(x.size for x in inputs):
+        matrices = _by_rows(run, outputs, inputs, holomorphic)
+    else:
+        matrices = _by_columns(run, outputs, inputs)
     return [
         [_finished(block, y, x, leaf) for block, x, leaf in zip(row, inputs, run.listed, strict=True)]
         for y, row in zip(outputs, matrices, strict=True)
     ]
 
 
-def dtype_of(output: np.ndarray, leaf: np.ndarray) -> np.dtype[Any]:
-    """Return the dtype of a block: that of the input, but complex where the output is."""
-    return np.result_type(leaf.dtype, np.complex64) if output.dtype.kind == "c" else leaf.dtype
+def _sparse(run: Recorded | Replayed, holomorphic: bool, colors: Colors) -> list[list[Any]]:
+    """Return the blocks of the Jacobian as sparse matrices."""
+    assert isinstance(run, Recorded)
+    refuse_traced("jacobian", run.listed)
+    run.settle()
+
+    def rows_of(seeds: dict[int, Any]) -> list[Any]:
+        return _pulled(run, seeds, holomorphic)
+
+    whole = sparse_jacobian(run, colors, rows_of, COLUMN_COST)
+    outputs = [zeros_like(leaf) for leaf in run.outputs]
+    return split(whole, outputs, [zeros_like(leaf.value) for leaf in run.listed])
+
+
+def _pulled(run: Recorded | Replayed, seeds: dict[int, Any], holomorphic: bool) -> list[Any]:
+    """Return the sum of the rows that `seeds` marks with ones, one part for each asked-for leaf."""
+    wanted = list(range(len(run.listed)))
+    found = run.pull(seeds, wanted)
+    turned = {i: 1j * seed for i, seed in seeds.items() if seed.dtype.kind == "c"}
+    if not turned:
+        return found
+    if holomorphic:  # a pullback is the adjoint
+        return [np.conj(row) for row in found]
+    # The pullbacks of 1 and i are the rows of the real and the imaginary part.
+    return [a + 1j * b for a, b in zip(found, run.pull(turned, wanted), strict=True)]
 
 
 def _by_rows(
-    run: Recorded | Replayed, outputs: list[np.ndarray], inputs: list[np.ndarray], twofold: list[bool]
+    run: Recorded | Replayed, outputs: list[np.ndarray], inputs: list[np.ndarray], holomorphic: bool
 ) -> list[list[Any]]:
     """Return the blocks as matrices, by one pullback for each number in the output (two for a complex one)."""
-    wanted = list(range(len(inputs)))
     matrices = []
     for i, y in enumerate(outputs):
         rows = [_Rows(y.size, x.shape, dtype_of(y, x)) for x in inputs]
         for place in range(y.size) if i in run.live else ():
-            unit = unit_of(y, place)
-            found = run.pull({i: unit}, wanted)
-            if twofold[i]:  # the pullbacks of 1 and i are the rows of the real and the imaginary part
-                other = run.pull({i: 1j * unit}, wanted)
-                found = [a + 1j * b for a, b in zip(found, other, strict=True)]
-            elif y.dtype.kind == "c":  # the pullback is the adjoint
-                found = [np.conj(a) for a in found]
+            found = _pulled(run, {i: unit_of(y, place)}, holomorphic)
             for into, row in zip(rows, found, strict=True):
                 into[place] = row
         matrices.append([np.reshape(r.joined(), (y.size, x.size)) for r, x in zip(rows, inputs, strict=True)])
@@ -272,7 +316,7 @@ def _by_rows(
 
 
 def _by_columns(
-    run: Recorded | Replayed, outputs: list[np.ndarray], inputs: list[np.ndarray], twofold: list[bool]
+    run: Recorded | Replayed, outputs: list[np.ndarray], inputs: list[np.ndarray]
 ) -> list[list[Any]]:
     """Return the blocks as matrices, by one Jacobian-vector product for each number in the input."""
     columns = [[_Rows(x.size, y.shape, dtype_of(y, x)) for x in inputs] for y in outputs]

@@ -179,10 +179,16 @@ def record(
     wrt: Any,
     *,
     has_aux: bool = False,
+    replay: bool = True,
 ) -> Recorded | Replayed:
-    """Record a call of a function, or replay it if it is compiled."""
-    kind = Recorded if hook_of(function) is None else Replayed
-    run = kind(name, function, args, kwargs, wrt, has_aux=has_aux)
+    """Record a call of a function, or replay it if it is compiled, unless it is the tape that is wanted."""
+    run: Recorded | Replayed
+    if hook_of(function) is None:
+        run = Recorded(name, function, args, kwargs, wrt, has_aux=has_aux)
+    elif replay:
+        run = Replayed(name, function, args, kwargs, wrt, has_aux=has_aux)
+    else:
+        run = Recorded(name, run_plainly(function), args, kwargs, wrt, has_aux=has_aux)
     for leaf in run.outputs:
         if not has_derivative(leaf):
             raise InputTypeError(
