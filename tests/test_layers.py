@@ -79,6 +79,7 @@ ORDER = [
     "scipy.special",
     "scipy.extending",
     "scipy.signal",
+    "scipy.splines",
     "scipy.ndimage",
     "scipy.linalg",
     "scipy.sparse",

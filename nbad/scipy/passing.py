@@ -10,7 +10,7 @@ from typing import Any
 from nbad.errors import NoRuleError
 from nbad.methods import user_line
 from nbad.table import Function
-from nbad.trace import carries_derivative, is_traced
+from nbad.trace import is_traced
 
 #: Our functions, by SciPy's names: "signal.lfilter".
 FUNCTIONS: dict[str, Function] = {}
@@ -81,9 +81,9 @@ def refuse(name: str, **options: Any) -> None:
 
 
 def static(name: str, **options: Any) -> None:
-    """Refuse arguments of the function `name` that carry a derivative which no rule knows."""
+    """Refuse traced values for arguments of the function `name` that are constants of an operation."""
     for option, value in options.items():
-        if any_traced(value) and (not is_traced(value) or carries_derivative(value)):
+        if any_traced(value):
             raise NoRuleError.of(f"argument {option!r} of scipy.{name}", at=user_line())
 
 

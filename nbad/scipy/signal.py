@@ -292,7 +292,7 @@ def sosfiltfilt(
     sos, x = _sections(sos), convolution.floating(x)
     zi = sosfilt_zi(sos)
     taps = 2 * sos.shape[0] + 1
-    taps -= min(int(np.sum(np.asarray(sos[:, k] == 0))) for k in (2, 5))
+    taps -= min(int(np.sum(sos[:, k] == 0)) for k in (2, 5))
 
     def run(x: Any) -> Any:
         first = x[..., :1]
