@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from nbad.kernels import fft, long_lines, memory, passes
+from nbad.kernels import long_lines, memory, passes, pieces
 from nbad.kernels.lengths import fast_length, halves, padded
+from nbad.kernels.long_lines import SHORTEST
 
 __all__ = ["correlate_spectra", "fast_length", "filter", "filter_from_spectrum", "spectrum"]
 
@@ -39,9 +40,6 @@ BLOCK = 1 << 17
 
 LONG = 1 << 19
 """Bytes of the spectrum of a single line from which on it is transformed in four steps."""
-
-SHORTEST = 16
-"""Length below which neither of the two factors of a long line may be."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def _batch_first(x: Array, axes: Sequence[int], box: _Box, dtype: Any) -> tuple[
     sizes = _kept(box, [x.shape[axis] for axis in axes])
     moved = x if _trail(axes, x.ndim) else x.transpose(batch + list(axes))
     moved = moved.astype(dtype, copy=False)
-    return fft.contiguous(moved).reshape(math.prod(shape), *sizes), shape
+    return pieces.contiguous(moved).reshape(math.prod(shape), *sizes), shape
 
 
 def _restore(y: Array, batch: Extents, shape: Sequence[int], axes: Sequence[int]) -> Array:
@@ -133,7 +131,7 @@ def _restore(y: Array, batch: Extents, shape: Sequence[int], axes: Sequence[int]
     y = y.reshape(*batch, *shape)
     if _trail(axes, y.ndim):
         return y
-    return fft.contiguous(np.moveaxis(y, range(len(batch), y.ndim), axes))
+    return pieces.contiguous(np.moveaxis(y, range(len(batch), y.ndim), axes))
 
 
 def _indices(shape: Extents, batch: Extents) -> Array:
@@ -178,11 +176,11 @@ def _pass_a(x: Array, start: Sequence[int], box: _Box, real: bool, dtype: Any) -
     last = group * math.prod(x.shape[2:-1]) * box.n[-1] if x.shape[-1] != box.n[-1] else 0
 
     def task(lo: int, hi: int) -> int:
-        work, pad = fft.scratch(middle, dtype), fft.scratch(last, x.dtype)
-        spare = fft.scratch(middle, dtype) if padded else work
+        work, pad = pieces.scratch(middle, dtype), pieces.scratch(last, x.dtype)
+        spare = pieces.scratch(middle, dtype) if padded else work
         return passes.slabs_to_rows(slabs, rows, m, n, q, s, group, work, spare, pad, lo, hi)
 
-    fft.run(task, -(-slabs.shape[0] // group), x.nbytes + rows.nbytes)
+    pieces.run(task, -(-slabs.shape[0] // group), x.nbytes + rows.nbytes)
     return rows
 
 
@@ -198,17 +196,17 @@ def _pass_c(
     last = group * math.prod(shape[1:-1]) * box.n[-1] if shape[-1] != box.n[-1] else 0
 
     def task(lo: int, hi: int) -> int:
-        work, pad = fft.scratch(middle, rows.dtype), fft.scratch(last, y.dtype)
+        work, pad = pieces.scratch(middle, rows.dtype), pieces.scratch(last, y.dtype)
         return passes.rows_to_slabs(rows, slabs, p, n, q, o, t, box.factor, group, work, pad, lo, hi)
 
-    fft.run(task, -(-slabs.shape[0] // group), y.nbytes + rows.nbytes)
+    pieces.run(task, -(-slabs.shape[0] // group), y.nbytes + rows.nbytes)
     return y
 
 
 def _line_buffers(box: _Box, dtype: Any, real: bool, padded: bool) -> tuple[Array, Array]:
     """Return buffers for one group of lines: spectra, shape (g * q,), and data, shape (g * n or 0,)."""
-    pad = fft.scratch(box.width * box.n[0] if padded else 0, _element(dtype, real))
-    return fft.scratch(box.width * box.bins, dtype), pad
+    pad = pieces.scratch(box.width * box.n[0] if padded else 0, _element(dtype, real))
+    return pieces.scratch(box.width * box.bins, dtype), pad
 
 
 def spectrum(
@@ -234,7 +232,7 @@ def spectrum(
     ndarray of complex, shape (*batch, bins)
         The spectrum in the layout of this module.
     """
-    fft.count()
+    pieces.count()
     dtype = np.result_type(v.dtype, np.complex64)
     box = _box(tuple(lengths), real, dtype.itemsize)
     x, batch = _batch_first(v, axes, box, _element(dtype, real))
@@ -249,7 +247,7 @@ def spectrum(
             _, pad = _line_buffers(box, dtype, real, x.shape[1:] != box.n)
             return passes.lines_spectrum(x, bins, box.n[0], offsets[0], box.width, pad, lo, hi)
 
-        fft.run(lines, -(-x.shape[0] // box.width), x.nbytes + bins.nbytes)
+        pieces.run(lines, -(-x.shape[0] // box.width), x.nbytes + bins.nbytes)
     else:
         rows = _pass_a(x, offsets, box, real, dtype)
         n0, s0 = box.n[0], offsets[0]
@@ -257,7 +255,7 @@ def spectrum(
         def blocks(lo: int, hi: int) -> int:
             return passes.blocks_forward(rows, bins, n0, s0, box.width, lo, hi)
 
-        fft.run(blocks, x.shape[0] * box.blocks, rows.nbytes + bins.nbytes)
+        pieces.run(blocks, x.shape[0] * box.blocks, rows.nbytes + bins.nbytes)
     return bins.reshape(*batch, box.bins)
 
 
@@ -318,11 +316,11 @@ def filter(
         shifted = [axis + len(batch) - len(own) for axis in axes]
         y = filter_from_spectrum(made, h_hat, conj, lengths, shifted, real, out_start, out_shape)
         return y, made if keep_spectrum else None
-    fft.count(2)
+    pieces.count(2)
     data, _ = _batch_first(x, axes, box, _element(dtype, real))
     s, o, p = _kept(box, start), _kept(box, out_start), _kept(box, out_shape)
     turns = box.turns(conj)
-    kernels = fft.contiguous(h_hat).reshape(-1, box.bins)
+    kernels = pieces.contiguous(h_hat).reshape(-1, box.bins)
     which = np.ascontiguousarray(_indices(h_hat.shape[:-1], batch)).reshape(-1)
     count = data.shape[0]
     kept = memory.empty((count if keep_spectrum else 0, box.bins), dtype)
@@ -355,19 +353,19 @@ def filter(
                 hi,
             )
 
-        fft.run(lines, -(-count // box.width), data.nbytes + y.nbytes)
+        pieces.run(lines, -(-count // box.width), data.nbytes + y.nbytes)
     else:
         rows = _pass_a(data, s, box, real, dtype)
         n0 = box.n[0]
         out = rows if p[0] == data.shape[1] else _rows(count, p[0], box, dtype)
 
         def blocks(lo: int, hi: int) -> int:
-            work = fft.scratch(n0 * box.width, dtype)
+            work = pieces.scratch(n0 * box.width, dtype)
             return passes.blocks_filter(
                 rows, kernels, which, kept, out, n0, s[0], o[0], turns[0], box.width, conj, work, lo, hi
             )
 
-        fft.run(blocks, count * box.blocks, rows.nbytes + out.nbytes)
+        pieces.run(blocks, count * box.blocks, rows.nbytes + out.nbytes)
         y = _pass_c(out, p, o, turns, box, real)
     shifted = [axis + len(batch) - len(own) for axis in axes]
     x_hat = kept.reshape(*own, box.bins) if keep_spectrum else None
@@ -458,7 +456,7 @@ def _product(
     reduce_axes: Extents, out_start: Sequence[int], out_shape: Sequence[int],
 ) -> Array:  # fmt: skip
     """Return ``crop(ifft(sum(a_hat * b_hat)))``, with the conjugate of b_hat if `conj`."""
-    fft.count()
+    pieces.count()
     dtype = np.result_type(a_hat.dtype, b_hat.dtype)
     box = _box(tuple(lengths), real, dtype.itemsize)
     batch = np.broadcast_shapes(a_hat.shape[:-1], b_hat.shape[:-1])
@@ -470,7 +468,9 @@ def _product(
         np.ascontiguousarray(_indices(spec.shape[:-1], batch).transpose(order)).reshape(count, -1)
         for spec in (a_hat, b_hat)
     )
-    a, b = (fft.contiguous(spec.astype(dtype, copy=False)).reshape(-1, box.bins) for spec in (a_hat, b_hat))
+    a, b = (
+        pieces.contiguous(spec.astype(dtype, copy=False)).reshape(-1, box.bins) for spec in (a_hat, b_hat)
+    )
     o, p, turns = _kept(box, out_start), _kept(box, out_shape), box.turns(conj)
     if box.long is not None:
         rows = long_lines.product(a, b, ia, ib, conj, box.long)
@@ -484,15 +484,15 @@ def _product(
                 a, b, ia, ib, y, box.n[0], o[0], turns[0], box.width, conj, box.factor, work, pad, lo, hi
             )
 
-        fft.run(lines, -(-count // box.width), y.nbytes * (1 + ia.shape[1]))
+        pieces.run(lines, -(-count // box.width), y.nbytes * (1 + ia.shape[1]))
     else:
         n0 = box.n[0]
         out = _rows(count, p[0], box, dtype)
 
         def blocks(lo: int, hi: int) -> int:
-            work = fft.scratch(n0 * box.width, dtype)
+            work = pieces.scratch(n0 * box.width, dtype)
             return passes.blocks_product(a, b, ia, ib, out, n0, o[0], turns[0], box.width, conj, work, lo, hi)
 
-        fft.run(blocks, count * box.blocks, out.nbytes * (1 + ia.shape[1]))
+        pieces.run(blocks, count * box.blocks, out.nbytes * (1 + ia.shape[1]))
         y = _pass_c(out, p, o, turns, box, real)
     return _restore(y, remaining, out_shape, axes)

@@ -15,7 +15,7 @@ from rocket_fft import dct as _dct
 from rocket_fft import dst as _dst
 
 from nbad._jit import jit
-from nbad.kernels import fft, memory
+from nbad.kernels import memory, pieces
 
 __all__ = ["real_transform"]
 
@@ -103,8 +103,8 @@ def real_transform(x: Array, axes: Sequence[int], kind: int, sine: bool, factor:
     With ``end = 1`` these are SciPy's transforms with ``norm="backward"``; with the square root of 2 their
     ``orthogonalize=True``; with 2, the transposed matrix of the other kind (2 for 3, 3 for 2, else the same).
     """
-    fft.count()
-    source = fft.contiguous(x)
+    pieces.count()
+    source = pieces.contiguous(x)
     y = memory.empty(source.shape, source.dtype)
     parts = (2,) if source.dtype.kind == "c" else ()
     real = source.real.dtype
@@ -113,8 +113,8 @@ def real_transform(x: Array, axes: Sequence[int], kind: int, sine: bool, factor:
         n, r = x.shape[axis], math.prod(after.shape[axis + 1 :])
         b = math.prod(x.shape[:axis])
         sheet = n * r * real.itemsize
-        group = max(1, fft.GROUP // sheet)
-        width = r if group > 1 else min(r, max(8, fft.GROUP // (n * real.itemsize) // 8 * 8))
+        group = max(1, pieces.GROUP // sheet)
+        width = r if group > 1 else min(r, max(8, pieces.GROUP // (n * real.itemsize) // 8 * 8))
         given, made = before.reshape(b, n, r), after.reshape(b, n, r)
 
         def task(
@@ -123,6 +123,6 @@ def real_transform(x: Array, axes: Sequence[int], kind: int, sine: bool, factor:
         ) -> int:  # fmt: skip
             return _lines(given, made, kind, sine, scale, end, group, width, lo, hi)
 
-        fft.run(task, -(-b // group) * -(-r // width), 2 * y.nbytes)
+        pieces.run(task, -(-b // group) * -(-r // width), 2 * y.nbytes)
         before, factor = after, 1.0
     return y

@@ -9,214 +9,22 @@ What normalisation means, and what the axes may be, is settled by the caller.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload
-from rocket_fft import c2c as _c2c
-from rocket_fft import c2r as _c2r
-from rocket_fft import r2c as _r2c
 
 from nbad._jit import jit
-from nbad.kernels import memory, threads
-from nbad.report import count_ffts
+from nbad.kernels import long_transforms, memory
+from nbad.kernels.pieces import GROUP, contiguous, count, lines, run, scratch, transform
 
-__all__ = [
-    "c2c",
-    "c2r",
-    "contiguous",
-    "count",
-    "lines",
-    "r2c",
-    "r2c_full",
-    "run",
-    "scratch",
-    "transform",
-    "transforms_run",
-]
+__all__ = ["c2c", "c2r", "r2c", "r2c_full"]
 
 Array = np.ndarray[Any, Any]
+Extents = tuple[int, ...]
 
 SLAB = 1 << 20
 """Bytes up to which a slab is transformed over all its axes in one go."""
-
-GROUP = 1 << 16
-"""Bytes of one chunk of small slabs, and of one block of columns."""
-
-INLINE = 1 << 17
-"""Bytes of work below which waking a second thread costs more than it saves."""
-
-
-class _Counter:
-    """How many transforms of whole arrays have run in this process."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self.lock = threading.Lock()
-
-
-_COUNTER = _Counter()
-
-
-def count(n: int = 1) -> None:
-    """Add to the number of transforms that have run, here and in the reports that are listening.
-
-    Parameters
-    ----------
-    n : int
-        Number of transforms of whole arrays.
-    """
-    with _COUNTER.lock:
-        _COUNTER.total += n
-    count_ffts(n)
-
-
-def transforms_run() -> int:
-    """Return how many transforms of whole arrays have run in this process.
-
-    Returns
-    -------
-    int
-        The total; a report takes the difference of two.
-    """
-    return _COUNTER.total
-
-
-def run(task: Callable[[int, int], int | None], n_chunks: int, nbytes: int) -> None:
-    """Run a task on all chunks, in this thread alone where ``nbytes`` of work are too few to share.
-
-    Parameters
-    ----------
-    task : callable
-        As for `nbad.kernels.threads.fan_out`.
-    n_chunks : int
-        Number of chunks.
-    nbytes : int
-        Bytes that the task reads and writes.
-    """
-    if nbytes < INLINE:
-        task(0, n_chunks)
-    else:
-        threads.fan_out(task, n_chunks)
-
-
-def scratch(size: int, dtype: Any) -> Array:
-    """Return a buffer for one call of a task: recycled memory where it is large.
-
-    Parameters
-    ----------
-    size : int
-        Number of elements.
-    dtype : dtype
-        Their type.
-
-    Returns
-    -------
-    ndarray of dtype, shape (size,)
-        With arbitrary contents.
-    """
-    if size * dtype.itemsize < memory.SMALLEST_BLOCK:
-        return np.empty(size, dtype)
-    return memory.empty(size, dtype)
-
-
-class _Writable:
-    """The memory of a read-only array as if it could be written, for kernels that only read it."""
-
-    def __init__(self, x: Array) -> None:
-        self.source = x
-        interface = dict(x.__array_interface__)
-        interface["data"] = (interface["data"][0], False)
-        self.__array_interface__ = interface
-
-
-def contiguous(x: Array) -> Array:
-    """Return an array in C order, native byte order and aligned, for a kernel that reads it.
-
-    Parameters
-    ----------
-    x : ndarray
-        Any strides.
-
-    Returns
-    -------
-    ndarray of the dtype of `x` in native byte order, shape of `x`
-        `x`, or the same memory, where it is so already. Not to be written, though it looks writable: a
-        read-only array would have every kernel compiled once more.
-    """
-    if x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative:
-        return x if x.flags.writeable else np.asarray(_Writable(x))
-    y = memory.empty(x.shape, x.dtype.newbyteorder("="))
-    if x.ndim == 0 or x.nbytes < INLINE:
-        y[...] = x
-    else:
-
-        def task(lo: int, hi: int) -> None:
-            y[lo:hi] = x[lo:hi]
-
-        threads.fan_out(task, x.shape[0])
-    return y
-
-
-def transform(source: Any, target: Any, axes: Any, forward: bool, factor: float) -> None:
-    """Transform in jitted code, between complex or real arrays as their dtypes say.
-
-    Parameters
-    ----------
-    source, target : array
-        Of equal dimension and precision; lengths are those of `target` (of `source` padded or cut).
-    axes : array of int64
-        The transformed axes.
-    forward : bool
-        The sign of the exponent; it says nothing where one side is real.
-    factor : float
-        The scale.
-
-    Raises
-    ------
-    TypeError
-        Outside jitted code.
-    """
-    raise TypeError("transform can only be called from jitted code")
-
-
-@overload(transform)
-def _overload_transform(source: Any, target: Any, axes: Any, forward: Any, factor: Any) -> Any:
-    """Choose rocket-fft's entry by the two dtypes."""
-    if not isinstance(source.dtype, types.Complex):
-
-        def from_real(source: Any, target: Any, axes: Any, forward: Any, factor: Any) -> Any:
-            _r2c(source, target, axes, True, factor, 1)
-
-        return from_real
-    if not isinstance(target.dtype, types.Complex):
-
-        def to_real(source: Any, target: Any, axes: Any, forward: Any, factor: Any) -> Any:
-            _c2r(source, target, axes, False, factor, 1)
-
-        return to_real
-
-    def between_complex(source: Any, target: Any, axes: Any, forward: Any, factor: Any) -> Any:
-        _c2c(source, target, axes, forward, factor, 1)
-
-    return between_complex
-
-
-@jit
-def lines(
-    source: Array, target: Array, outer: int, n_in: int, n_out: int, inner: int, forward: bool, factor: float
-) -> None:
-    """Transform source, seen as (outer, n_in, inner), into target, seen as (outer, n_out, inner).
-
-    Both are contiguous and at least so long; complex ones may be the same, and a complex target with
-    n_out > n_in is that of the source padded with zeros at its end.
-    """
-    before = source[: outer * n_in * inner].reshape((outer, n_in, inner))
-    after = target[: outer * n_out * inner].reshape((outer, n_out, inner))
-    transform(before, after, np.array([1]), forward, factor)
 
 
 @jit
@@ -276,14 +84,20 @@ def _slabs_back(
 
 
 @jit
-def _mirror(half: Array, full: Array, partner: Array, lo: int, hi: int) -> int:
-    """Fill full, shape (l, n, inner), from half, shape (l, n // 2 + 1, inner), and its conjugate mirrored."""
-    n = full.shape[1]
-    for row in range(lo, hi):
-        for j in range(half.shape[1]):
+def _mirror(half: Array, full: Array, partner: Array, piece: int, lo: int, hi: int) -> int:
+    """Fill full, shape (l, n, inner), from half, shape (l, n // 2 + 1, inner), and its conjugate mirrored.
+
+    A chunk is `piece` bins of one row.
+    """
+    n, bins = full.shape[1], half.shape[1]
+    count = -(-n // piece)
+    for chunk in range(lo, hi):
+        row, start = chunk // count, chunk % count * piece
+        stop = min(start + piece, n)
+        for j in range(start, min(stop, bins)):
             for i in range(full.shape[2]):
                 full[row, j, i] = half[row, j, i]
-        for j in range(half.shape[1], n):
+        for j in range(max(start, bins), stop):
             for i in range(full.shape[2]):
                 full[row, j, i] = np.conj(half[partner[row], n - j, i])
     return 1
@@ -333,7 +147,7 @@ def _run_slabs_out(x: Array, y: Array, axes: Sequence[int], begin: int, forward:
 
 
 def _forward(x: Array, y: Array, axes: Sequence[int], forward: bool, factor: float) -> None:
-    """Transform contiguous x, real or complex, into y, complex."""
+    """Transform contiguous x, real or complex, into y, complex; no axis is long."""
     leading = _leading(y.shape, axes, y.itemsize)
     if leading < len(axes):
         begin = axes[leading - 1] + 1 if leading else axes[0]
@@ -343,6 +157,38 @@ def _forward(x: Array, y: Array, axes: Sequence[int], forward: bool, factor: flo
         _run_columns(x, y, axes[leading], forward, factor)
     for axis in reversed(axes[:leading]):
         _run_columns(y, y, axis, forward, 1.0)
+
+
+def _lines_of(x: Array, axis: int) -> tuple[Array, Extents]:
+    """Return the lines of x along an axis, shape (b, n), in C order, and the shape of the other axes."""
+    moved = np.moveaxis(x, axis, -1)
+    return contiguous(moved).reshape(-1, x.shape[axis]), moved.shape[:-1]
+
+
+def _from_lines(y: Array, others: Extents, axis: int) -> Array:
+    """Undo `_lines_of`."""
+    return contiguous(np.moveaxis(y.reshape(*others, y.shape[1]), -1, axis))
+
+
+def _long(x: Array, axes: Sequence[int]) -> list[int]:
+    """Return which of the axes of complex lines are long."""
+    itemsize = 2 * x.real.itemsize
+    return [axis for axis in axes if long_transforms.is_long(x.shape[axis], False, itemsize)]
+
+
+def _complex(x: Array, axes: Sequence[int], forward: bool, factor: float) -> Array:
+    """Transform contiguous complex x over axes, long or not."""
+    long = _long(x, axes)
+    short = [axis for axis in axes if axis not in long]
+    if short:
+        y = memory.empty(x.shape, x.dtype)
+        _forward(x, y, short, forward, factor)
+        x, factor = y, 1.0
+    for axis in long:
+        given, others = _lines_of(x, axis)
+        x = _from_lines(long_transforms.c2c(given, forward, factor), others, axis)
+        factor = 1.0
+    return x
 
 
 def c2c(x: Array, axes: Sequence[int], forward: bool, factor: float) -> Array:
@@ -365,10 +211,7 @@ def c2c(x: Array, axes: Sequence[int], forward: bool, factor: float) -> Array:
         The same bits for any number of threads.
     """
     count()
-    source = contiguous(x)
-    y = memory.empty(source.shape, source.dtype)
-    _forward(source, y, axes, forward, factor)
-    return y
+    return _complex(contiguous(x), axes, forward, factor)
 
 
 def r2c(x: Array, axes: Sequence[int], factor: float) -> Array:
@@ -394,11 +237,16 @@ def r2c(x: Array, axes: Sequence[int], factor: float) -> Array:
 
 def _half(x: Array, axes: Sequence[int], factor: float) -> Array:
     """Transform contiguous real x to half its spectrum."""
+    long = _long(x, axes[:-1])
+    if long_transforms.is_long(x.shape[axes[-1]], True, 2 * x.itemsize):
+        given, others = _lines_of(x, axes[-1])
+        y = _from_lines(long_transforms.r2c(given, factor), others, axes[-1])
+        return _complex(y, axes[:-1], True, 1.0)
     shape = list(x.shape)
     shape[axes[-1]] = shape[axes[-1]] // 2 + 1
     y = memory.empty(shape, np.result_type(x.dtype, np.complex64))
-    _forward(x, y, axes, True, factor)
-    return y
+    _forward(x, y, [axis for axis in axes if axis not in long], True, factor)
+    return _complex(y, long, True, 1.0)
 
 
 def r2c_full(x: Array, axes: Sequence[int], factor: float) -> Array:
@@ -433,11 +281,12 @@ def r2c_full(x: Array, axes: Sequence[int], factor: float) -> Array:
         stride *= x.shape[axis]
     partner = partner.reshape(-1)
     source, target = half.reshape(rows, half.shape[last], inner), full.reshape(rows, x.shape[last], inner)
+    piece = max(1, GROUP // (inner * full.itemsize))
 
     def task(lo: int, hi: int) -> int:
-        return _mirror(source, target, partner, lo, hi)
+        return _mirror(source, target, partner, piece, lo, hi)
 
-    run(task, rows, half.nbytes + full.nbytes)
+    run(task, rows * -(-x.shape[last] // piece), half.nbytes + full.nbytes)
     return full
 
 
@@ -462,6 +311,12 @@ def c2r(x: Array, axes: Sequence[int], n_last: int, factor: float) -> Array:
     """
     count()
     source = contiguous(x)
+    last_is_long = long_transforms.is_long(n_last, True, source.itemsize)
+    if last_is_long or _long(source, axes[:-1]):
+        source, axes = _complex(source, axes[:-1], False, 1.0), axes[-1:]
+    if last_is_long:
+        given, others = _lines_of(source, axes[0])
+        return _from_lines(long_transforms.c2r(given, n_last, factor), others, axes[0])
     shape = list(x.shape)
     shape[axes[-1]] = n_last
     y = memory.empty(shape, source.real.dtype)

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from nbad._jit import jit
-from nbad.kernels import fft, memory
-from nbad.kernels.fft import transform
+from nbad.kernels import memory, pieces
+from nbad.kernels.pieces import transform
 
-__all__ = ["Split", "back", "filter", "forward", "product", "spectrum", "split"]
+__all__ = ["Split", "back", "filter", "forward", "product", "roots", "spectrum", "split"]
 
 Array = np.ndarray[Any, Any]
 
@@ -31,6 +31,9 @@ WIDTH = 64
 
 ROWS = 1 << 17
 """Bytes of one group of rows."""
+
+SHORTEST = 16
+"""Length below which neither of the two factors of a line may be."""
 
 PIECE = 1 << 16
 """Elements that are folded in one go."""
@@ -83,8 +86,21 @@ class Split:
         return (-(-self.n2 // line) | 1) * line
 
 
-def _roots(exponents: Array, n: int) -> Array:
-    """Return ``exp(-2 pi i e / n)`` for integers e in [0, n)."""
+def roots(exponents: Array, n: int) -> Array:
+    """Return roots of unity.
+
+    Parameters
+    ----------
+    exponents : ndarray of int64
+        In [0, n).
+    n : int
+        The order.
+
+    Returns
+    -------
+    ndarray of complex128, shape of `exponents`
+        ``exp(-2 pi i exponents / n)``.
+    """
     angle = (2.0 * np.pi / n) * np.where(exponents > n // 2, exponents - n, exponents)
     roots = np.empty(exponents.shape, np.complex128)
     roots.real = np.cos(angle)
@@ -115,9 +131,9 @@ def split(n1: int, n2: int, real: bool, itemsize: int) -> Split:
     line = 64 // itemsize
     width = min(n2, max(2 * line, min(WIDTH, n2 // 16 // line * line)))
     group = min(q1, max(1, ROWS // (n2 * itemsize * line) * line, line))
-    near = _roots(np.arange(q1)[:, None] * np.arange(width) % n, n)
-    high = _roots((np.arange((n >> DIGIT) + 1) << DIGIT) % n, n)
-    low = _roots(np.arange(1 << DIGIT) % n, n)
+    near = roots(np.arange(q1)[:, None] * np.arange(width) % n, n)
+    high = roots((np.arange((n >> DIGIT) + 1) << DIGIT) % n, n)
+    low = roots(np.arange(1 << DIGIT) % n, n)
     return Split(n1, n2, q1, width, group, near.astype(f"c{itemsize}"), high, low)
 
 
@@ -268,8 +284,8 @@ def _rows_product(
 
 def _buffers(how: Split, dtype: Any, data_dtype: Any) -> tuple[Array, Array, Array]:
     """Return buffers for one block of columns: data, shape (n1 * width,), spectra and first factors."""
-    data = fft.scratch(how.n1 * how.width, data_dtype)
-    return data, fft.scratch(how.q1 * how.width, dtype), fft.scratch(how.q1, dtype)
+    data = pieces.scratch(how.n1 * how.width, data_dtype)
+    return data, pieces.scratch(how.q1 * how.width, dtype), pieces.scratch(how.q1, dtype)
 
 
 def forward(x: Array, start: int, how: Split) -> Array:
@@ -297,7 +313,7 @@ def forward(x: Array, start: int, how: Split) -> Array:
         tables = how.near, how.high, how.low
         return _columns_to_rows(x, rows, how.n1, how.n2, start, *tables, *buffers, lo, hi)
 
-    fft.run(task, x.shape[0] * how.blocks, x.nbytes + rows.nbytes)
+    pieces.run(task, x.shape[0] * how.blocks, x.nbytes + rows.nbytes)
     return rows
 
 
@@ -331,19 +347,19 @@ def back(rows: Array, start: int, n: int, turn: int, factor: float, dtype: Any, 
         tables = how.near, how.high, how.low
         return _rows_to_columns(rows, y, how.n1, how.n2, start, factor, *tables, *buffers, lo, hi)
 
-    fft.run(task, rows.shape[0] * how.blocks, y.nbytes + rows.nbytes)
+    pieces.run(task, rows.shape[0] * how.blocks, y.nbytes + rows.nbytes)
     if turn == 0:
         return y
     folded = memory.empty((rows.shape[0], n), dtype)
-    pieces = -(-n // PIECE)
+    per_line = -(-n // PIECE)
 
     def fold(lo: int, hi: int) -> None:
         for chunk in range(lo, hi):
-            b, first = chunk // pieces, chunk % pieces * PIECE
+            b, first = chunk // per_line, chunk % per_line * PIECE
             last = min(first + PIECE, n)
             np.add(y[b, first:last], y[b, first + turn : last + turn], out=folded[b, first:last])
 
-    fft.run(fold, rows.shape[0] * pieces, y.nbytes + folded.nbytes)
+    pieces.run(fold, rows.shape[0] * per_line, y.nbytes + folded.nbytes)
     return folded
 
 
@@ -367,7 +383,7 @@ def spectrum(rows: Array, how: Split) -> Array:
     def task(lo: int, hi: int) -> int:
         return _rows_spectrum(rows, bins, how.n2, how.group, lo, hi)
 
-    fft.run(task, rows.shape[0] * how.groups, rows.nbytes + bins.nbytes)
+    pieces.run(task, rows.shape[0] * how.groups, rows.nbytes + bins.nbytes)
     return bins.reshape(rows.shape[0], -1)
 
 
@@ -395,7 +411,7 @@ def filter(rows: Array, h: Array, which: Array, conj: bool, kept: Array, how: Sp
     def task(lo: int, hi: int) -> int:
         return _rows_filter(rows, kernels, which, spectra, how.n2, how.group, conj, lo, hi)
 
-    fft.run(task, rows.shape[0] * how.groups, 2 * rows.nbytes)
+    pieces.run(task, rows.shape[0] * how.groups, 2 * rows.nbytes)
 
 
 def product(a: Array, b: Array, ia: Array, ib: Array, conj: bool, how: Split) -> Array:
@@ -423,5 +439,5 @@ def product(a: Array, b: Array, ia: Array, ib: Array, conj: bool, how: Split) ->
     def task(lo: int, hi: int) -> int:
         return _rows_product(u, v, ia, ib, rows, how.n2, how.group, conj, lo, hi)
 
-    fft.run(task, rows.shape[0] * how.groups, rows.nbytes * (1 + ia.shape[1]))
+    pieces.run(task, rows.shape[0] * how.groups, rows.nbytes * (1 + ia.shape[1]))
     return rows

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nbad._jit import jit
-from nbad.kernels import fft, memory
+from nbad.kernels import memory, pieces
 
 __all__ = ["overlap_add", "segments"]
 
@@ -80,13 +80,13 @@ def segments(x: Array, axis: int, step: int, start: int, count: int, width: int)
     y = memory.empty((*x.shape[:axis], count, width, *x.shape[axis + 1 :]), x.dtype.newbyteorder("="))
     if y.size == 0:
         return y
-    source = fft.contiguous(x).reshape(outer, x.shape[axis] * inner)
+    source = pieces.contiguous(x).reshape(outer, x.shape[axis] * inner)
     result = y.reshape(outer, count, width * inner)
 
     def task(lo: int, hi: int) -> int:
         return _segments(source, result, step * inner, start * inner, lo, hi)
 
-    fft.run(task, outer * count, 2 * y.nbytes)
+    pieces.run(task, outer * count, 2 * y.nbytes)
     return y
 
 
@@ -114,12 +114,12 @@ def overlap_add(w: Array, axis: int, step: int, start: int, length: int) -> Arra
     y = memory.empty((*w.shape[:axis], length, *w.shape[axis + 2 :]), w.dtype.newbyteorder("="))
     if y.size == 0:
         return y
-    source = fft.contiguous(w).reshape(outer, w.shape[axis], w.shape[axis + 1] * inner)
+    source = pieces.contiguous(w).reshape(outer, w.shape[axis], w.shape[axis + 1] * inner)
     result = y.reshape(outer, length * inner)
-    piece = max(1, fft.GROUP // y.itemsize)
+    piece = max(1, pieces.GROUP // y.itemsize)
 
     def task(lo: int, hi: int) -> int:
         return _overlap_add(source, result, step * inner, start * inner, piece, lo, hi)
 
-    fft.run(task, outer * -(-length * inner // piece), w.nbytes + y.nbytes)
+    pieces.run(task, outer * -(-length * inner // piece), w.nbytes + y.nbytes)
     return y

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nbad._jit import jit
-from nbad.kernels.fft import lines, transform
+from nbad.kernels.pieces import lines, transform
 
 __all__ = [
     "blocks_filter",

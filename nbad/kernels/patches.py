@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nbad._jit import jit
-from nbad.kernels import fft, memory
+from nbad.kernels import memory, pieces
 
 __all__ = ["add", "cut"]
 
@@ -94,13 +94,13 @@ def cut(x: Array, positions: Array, window: Sequence[int]) -> Array:
     if y.size == 0:
         return y
     outer = math.prod(batch)
-    source, result = fft.contiguous(x).reshape(outer, -1), y.reshape(outer * len(positions), -1)
+    source, result = pieces.contiguous(x).reshape(outer, -1), y.reshape(outer * len(positions), -1)
     first, lines = _plan(shape, positions, window)
 
     def task(lo: int, hi: int) -> int:
         return _cut(source, first, lines, window[-1], result, lo, hi)
 
-    fft.run(task, result.shape[0], 2 * y.nbytes)
+    pieces.run(task, result.shape[0], 2 * y.nbytes)
     return y
 
 
@@ -131,11 +131,11 @@ def add(g: Array, positions: Array, target: Array) -> None:
         return
     outer = math.prod(target.shape[: target.ndim - d])
     sums = target.reshape(outer, -1)
-    windows = fft.contiguous(g).reshape(outer * len(positions), -1)
+    windows = pieces.contiguous(g).reshape(outer * len(positions), -1)
     first, lines = _plan(shape, positions, window)
     band = max(BAND // target.itemsize, 1)
 
     def task(lo: int, hi: int) -> int:
         return _add(windows, first, lines, window[-1], band, sums, lo, hi)
 
-    fft.run(task, outer * -(-sums.shape[1] // band), g.nbytes + target.nbytes)
+    pieces.run(task, outer * -(-sums.shape[1] // band), g.nbytes + target.nbytes)

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from nbad.errors import NoRuleError
-from nbad.kernels import fft, memory
+from nbad.kernels import fft, memory, pieces
 from nbad.methods import user_line
 from nbad.table import binds, operation
 from nbad.trace import apply, cast, is_traced
@@ -56,7 +56,7 @@ def _copy_scaling_ends(source: Array, target: Array, axis: int, n: int, by: floa
             for place in places:
                 target[lo:hi][place] *= by
 
-    fft.run(task, target.shape[0], 2 * target.nbytes)
+    pieces.run(task, target.shape[0], 2 * target.nbytes)
     if axis == 0:
         for place in places:
             target[place] *= by
@@ -101,7 +101,7 @@ def c2r_full_forward(x: Any, *, axes: tuple[int, ...], forward: bool, factor: fl
     if x.size == 0:
         return memory.empty(x.shape, x.real.dtype.newbyteorder("="))
     # Folding x with its mirror image and transforming half of it was measured: the fold costs what it saves.
-    return fft.contiguous(fft.c2c(x, axes, forward, factor).real)
+    return pieces.contiguous(fft.c2c(x, axes, forward, factor).real)
 
 
 def c2r_full_x(g: Any, axes: tuple[int, ...], forward: bool, factor: float) -> Any:
@@ -182,7 +182,7 @@ def resize_forward(x: Any, *, shape: tuple[int, ...]) -> Any:
         rows = part[lo:hi]
         y[lo : lo + len(rows)][(slice(None), *kept[1:])] = rows
 
-    fft.run(task, shape[0], y.nbytes)
+    pieces.run(task, shape[0], y.nbytes)
     return y
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from nbad.errors import DetachError
 from nbad.keeping import operand
-from nbad.kernels import fft
 from nbad.kernels import patches as windows
+from nbad.kernels import pieces
 from nbad.methods import user_line
 from nbad.pulling import Scattered
 from nbad.table import operation
@@ -95,7 +95,7 @@ def patches_add_forward(w: Any, positions: Any, *, shape: tuple[int, ...]) -> An
     d = len(shape)
     places = _checked(positions, shape, w.shape[w.ndim - d :])
     y = np.zeros((*w.shape[: w.ndim - d - 1], *shape), w.dtype.newbyteorder("="))
-    windows.add(fft.contiguous(w), places, y)
+    windows.add(pieces.contiguous(w), places, y)
     return y
 
 
