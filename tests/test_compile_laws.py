@@ -12,7 +12,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from threaded import in_threads
 
 import nbad
 from nbad import tree
@@ -1186,28 +1186,6 @@ def mixed(x: Any, y: Any) -> Any:
     if np.sum(x) > 1.0:
         z = z * np.sum(y)
     return np.sum(z + np.sqrt(y)) / 7.0
-
-
-def in_threads(count: int, work: Callable[[int], None]) -> None:
-    """Run `work` in several threads that start together; raise what the first of them raised."""
-    errors: list[BaseException] = []
-    start = threading.Barrier(count)
-
-    def body(k: int) -> None:
-        try:
-            start.wait(60)
-            work(k)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=body, args=(k,)) for k in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]
 
 
 def test_four_threads_call_one_compiled_function() -> None:

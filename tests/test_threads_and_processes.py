@@ -6,13 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from threaded import in_threads
 
 import nbad
 from nbad.kernels.threads import get_threads, set_threads
@@ -205,28 +205,6 @@ def pool(request: pytest.FixtureRequest) -> Iterator[int]:
     set_threads(request.param)
     yield request.param
     set_threads(before)
-
-
-def in_threads(count: int, work: Callable[[int], None]) -> None:
-    """Run `work` in several threads that start together; raise what the first of them raised."""
-    errors: list[BaseException] = []
-    start = threading.Barrier(count)
-
-    def body(k: int) -> None:
-        try:
-            start.wait(60)
-            work(k)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=body, args=(k,)) for k in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]
 
 
 def mixed_loss(x: Any, y: Any) -> Any:

@@ -119,6 +119,22 @@ def check(graph: Graph, values: list[Any], masks: list[int] | None = None) -> Pr
     return program
 
 
+def check_threads(graph: Graph, x: np.ndarray) -> None:
+    """Compare the bits of a program of one input between one thread and two."""
+    before = get_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            set_threads(count)
+            workspace = Program(graph, [1]).workspace()
+            assert workspace.run([x], 1) == -1
+            found.append(workspace.results())
+    finally:
+        set_threads(before)
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_a_loss_and_its_gradient_are_one_run() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=1000)
@@ -286,18 +302,7 @@ def test_the_same_bits_for_one_thread_and_two(dtype: str) -> None:
     z = b.add("multiply", b.add("exp", 0), t)
     b.graph.outputs += [t, z, b.add("sum_all", z)]
     check(b.graph, [x])
-    before = get_threads()
-    found = []
-    try:
-        for count in (1, 2):
-            set_threads(count)
-            workspace = Program(b.graph, [1]).workspace()
-            assert workspace.run([x], 1) == -1
-            found.append(workspace.results())
-    finally:
-        set_threads(before)
-    for one, two in zip(*found, strict=True):
-        np.testing.assert_array_equal(one, two)
+    check_threads(b.graph, x)
 
 
 def test_inputs_and_constants_may_be_results() -> None:
@@ -443,18 +448,7 @@ def test_a_tile_has_the_same_bits_for_one_thread_and_two() -> None:
     back = b.add("scatter", root, index=inner, shape=x.shape)
     b.graph.outputs += [b.add("add", b.add("add", *pads), back), b.add("sum_all", root), root]
     assert len(check(b.graph, [x]).tiles) == 1
-    before = get_threads()
-    found = []
-    try:
-        for count in (1, 2):
-            set_threads(count)
-            workspace = Program(b.graph, [1]).workspace()
-            assert workspace.run([x], 1) == -1
-            found.append(workspace.results())
-    finally:
-        set_threads(before)
-    for one, two in zip(*found, strict=True):
-        np.testing.assert_array_equal(one, two)
+    check_threads(b.graph, x)
 
 
 def test_an_input_in_another_layout_is_copied() -> None:
