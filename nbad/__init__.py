@@ -31,6 +31,7 @@ from nbad.errors import (
     WrtError,
 )
 from nbad.jacobians import hessian, jacobian
+from nbad.linearizing import Linearization, linearize
 from nbad.operators import Convolution
 from nbad.packing import ravel
 from nbad.primitive import primitive
@@ -53,6 +54,7 @@ __all__ = [
     "EscapedTraceError",
     "InputTypeError",
     "KernelError",
+    "Linearization",
     "MutationError",
     "NbadError",
     "NoRuleError",
@@ -72,6 +74,7 @@ __all__ = [
     "hvp",
     "jacobian",
     "jvp",
+    "linearize",
     "load",
     "patches",
     "primitive",

@@ -142,7 +142,7 @@ def read_wrt(
     return asked, listed, indices
 
 
-def _watch_given(frozen: Frozen, given: list[Any]) -> None:
+def watch_given(frozen: Frozen, given: list[Any]) -> None:
     """Watch the kept arrays whose memory the caller gets: he may write into it before the sweep."""
     roots = {id(root_of(leaf)) for leaf in given if isinstance(leaf, np.ndarray)}
     watched = frozen.tape.watched
@@ -391,7 +391,7 @@ def pullback_of(
     frozen, activity = run.freeze()
     slots = run.own_outputs()
     outputs = tree.leaves(run.value)
-    _watch_given(frozen, [*outputs, *(tree.leaves(run.aux) if has_aux else ())])
+    watch_given(frozen, [*outputs, *(tree.leaves(run.aux) if has_aux else ())])
     structure = tree.structure(run.value)
 
     def pullback(cotangent: Any) -> Any:

@@ -100,6 +100,7 @@ ORDER = [
     "sparsity",
     "sparse_matrices",
     "jacobians",
+    "linearizing",
     "replay",
     "replay.graph",
     "replay.recording",
