@@ -83,6 +83,7 @@ class PullbackCall:
                 ]
                 return finish(held.pull(given))
 
+            pullback.settle = held.settle  # type: ignore[attr-defined]
             return (value[0], pullback, value[1]) if has_aux else (value[0], pullback)
 
         def first(variant: Variant, result: Any, values: list[Any]) -> Any:
@@ -126,6 +127,7 @@ class _Held:
         self.seeds = list(seeds)
         self.lock = threading.Lock()
         self.prints = [print_of(value) for value in values]
+        self.settled = False
         self.workspace = replayer.take()
         self.outputs = len(replayer.graph.outputs)
 
@@ -141,15 +143,25 @@ class _Held:
         results: list[Any] = self.workspace.results()
         return results
 
+    def check(self) -> None:
+        """Raise if an array that the function was given, or reads, was written to."""
+        for value, seen in zip(self.values, self.prints, strict=True):
+            if print_of(value) != seen:
+                raise MutationError.of("vjp of a compiled function", "an argument", at=user_line())
+        if altered(self.variant.watched):
+            what = "an array that the function reads"
+            raise MutationError.of("vjp of a compiled function", what, at=user_line())
+
+    def settle(self) -> None:
+        """Check now, and not at each pull: nobody else gets a turn until the last one."""
+        self.check()
+        self.settled = True
+
     def pull(self, cotangents: list[Any]) -> list[Any]:
         """Return the cotangents of the asked-for leaves."""
         with self.lock:
-            for value, seen in zip(self.values, self.prints, strict=True):
-                if print_of(value) != seen:
-                    raise MutationError.of("vjp of a compiled function", "an argument", at=user_line())
-            if altered(self.variant.watched):
-                what = "an array that the function reads"
-                raise MutationError.of("vjp of a compiled function", what, at=user_line())
+            if not self.settled:
+                self.check()
             filled = [*self.values, *map(native, cotangents)]
             try:
                 self.replayer.advance(self.workspace, filled, 1, [])

@@ -21,8 +21,8 @@ from nbad.wrt import Asked, Leaf, signature_of
 
 __all__ = ["hessian", "jacobian"]
 
-#: A column costs about as much as this many rows: it is a sweep of a sweep, which is recorded first.
-COLUMN_COST = 2
+#: A column costs about as much as this many rows: it is a sweep over a sweep, which is recorded first (measured: 1.05 to 1.4).
+COLUMN_COST = 1.25
 
 
 def jacobian(
@@ -257,8 +257,7 @@ def _finished(block: Any, output: np.ndarray, leaf: np.ndarray, model: Leaf) -> 
 
 def _dense(run: Recorded | Replayed, holomorphic: bool) -> list[list[Any]]:
     """Return the blocks of the Jacobian: for each output leaf one for each asked-for leaf."""
-    if isinstance(run, Recorded):
-        run.settle()
+    run.settle()
     outputs = [zeros_like(leaf) for leaf in run.outputs]
     inputs = [zeros_like(leaf.value) for leaf in run.listed]
     twofold = [y.dtype.kind == "c" and not holomorphic for y in outputs]

@@ -134,6 +134,12 @@ class Replayed:
         self.outputs = tree.leaves(self.value)
         self.live = [i for i, leaf in enumerate(self.outputs) if has_derivative(leaf)]
 
+    def settle(self) -> None:
+        """Do as `Recorded.settle`."""
+        settle = getattr(self._pullback, "settle", None)
+        if settle is not None:  # else the call was recorded by somebody else
+            settle()
+
     def pull(self, seeds: Mapping[int, Any], wanted: list[int]) -> list[Any]:
         """Return the cotangents of the leaves `wanted`; `seeds` are cotangents of outputs by position."""
         blank = [zeros_like(leaf) if i in self.live else leaf for i, leaf in enumerate(self.outputs)]
