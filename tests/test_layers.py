@@ -83,6 +83,7 @@ ORDER = [
     "scipy.signal",
     "scipy.splines",
     "scipy.ndimage",
+    "scipy.structured",
     "scipy.linalg",
     "scipy.sparse",
     "operators",

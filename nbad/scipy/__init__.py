@@ -56,7 +56,7 @@ def required(name: str) -> Any:
 def load_rows(name: str) -> None:
     """Load the module that adds the row `name`, such as "scipy.signal.lfilter", for a saved tape."""
     module = name.split(".")[1]
-    if module in (*NAMES, "extending", "splines") and module != "fft":
+    if module in (*NAMES, "extending", "splines", "structured") and module != "fft":
         importlib.import_module(f"{__name__}.{module}")
 
 
