@@ -142,6 +142,7 @@ def test_every_operation_of_a_module_with_kernels_is_checked() -> None:
         uses = [
             getattr(value, "__name__", "") for value in vars(module).values() if type(value) is type(pytest)
         ]
+        uses = [name for name in uses if name != "nbad.kernels.memory"]  # buffers, which NumPy fills
         if not op.foreign and any(name.startswith("nbad.kernels") for name in uses):
             jitted.add(op.name)
     assert jitted | {"recurrence"} == set(GIVES) | NEVER_SAVED
