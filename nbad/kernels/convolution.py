@@ -28,6 +28,7 @@ import numpy as np
 from nbad.kernels import long_lines, memory, passes, pieces
 from nbad.kernels.lengths import fast_length, halves, padded
 from nbad.kernels.long_lines import SHORTEST
+from nbad.kernels.slabs import Entered, Left
 
 __all__ = ["correlate_spectra", "fast_length", "filter", "filter_from_spectrum", "spectrum"]
 
@@ -36,7 +37,6 @@ Extents = tuple[int, ...]
 
 BLOCK = 1 << 17
 """Bytes of one block of columns, with all rows of the first axis: the buffer of pass (b)."""
-
 
 LONG = 1 << 19
 """Bytes of the spectrum of a single line from which on it is transformed in four steps."""
@@ -116,10 +116,12 @@ def _trail(axes: Sequence[int], ndim: int) -> bool:
     return axes[0] == ndim - len(axes)
 
 
-def _batch_first(x: Array, axes: Sequence[int], box: _Box, dtype: Any) -> tuple[Array, Extents]:
-    """Return x in C order as (batch, *kept axes) of that dtype, and the shape of its batch axes."""
+def _batch_first(x: Array | Entered, axes: Sequence[int], box: _Box, dtype: Any) -> tuple[Array, Extents]:
+    """Return x in C order as (batch, *kept axes) of that dtype, or its rows, and the shape of its batch axes."""
     batch = [k for k in range(x.ndim) if k not in axes]
     shape = tuple(x.shape[k] for k in batch)
+    if isinstance(x, Entered):
+        return x.rows, shape
     sizes = _kept(box, [x.shape[axis] for axis in axes])
     moved = x if _trail(axes, x.ndim) else x.transpose(batch + list(axes))
     moved = moved.astype(dtype, copy=False)
@@ -210,14 +212,15 @@ def _line_buffers(box: _Box, dtype: Any, real: bool, padded: bool) -> tuple[Arra
 
 
 def spectrum(
-    v: Array, lengths: Sequence[int], axes: Sequence[int], real: bool, start: Sequence[int] | None = None
-) -> Array:
+    v: Array | Entered, lengths: Sequence[int], axes: Sequence[int], real: bool,
+    start: Sequence[int] | None = None,
+) -> Array:  # fmt: skip
     """Place an array in a box of zeros and transform it.
 
     Parameters
     ----------
     v : ndarray of float32, float64, complex64 or complex128, shape (..., m, ...)
-        Any strides, not empty. Not modified.
+        Any strides, not empty. Not modified. Or what `nbad.kernels.through` left of an array, which is used up.
     lengths : sequence of int
         Lengths of the box along `axes`.
     axes : sequence of int
@@ -249,7 +252,7 @@ def spectrum(
 
         pieces.run(lines, -(-x.shape[0] // box.width), x.nbytes + bins.nbytes)
     else:
-        rows = _pass_a(x, offsets, box, real, dtype)
+        rows = x if isinstance(v, Entered) else _pass_a(x, offsets, box, real, dtype)
         n0, s0 = box.n[0], offsets[0]
 
         def blocks(lo: int, hi: int) -> int:
@@ -260,7 +263,7 @@ def spectrum(
 
 
 def filter(
-    x: Array,
+    x: Array | Entered,
     start: Sequence[int],
     lengths: Sequence[int],
     h_hat: Array,
@@ -270,13 +273,15 @@ def filter(
     axes: Sequence[int],
     real: bool,
     keep_spectrum: bool = False,
-) -> tuple[Array, Array | None]:
+    leave: bool = False,
+) -> tuple[Any, Array | None]:
     """Convolve an array with a kernel whose spectrum is at hand, or correlate it.
 
     Parameters
     ----------
     x : ndarray, shape (..., m, ...)
-        Any strides, not empty; converted to the precision of `h_hat`. Not modified.
+        Any strides, not empty; converted to the precision of `h_hat`. Not modified. Or what
+        `nbad.kernels.through` left of an array, which is used up.
     start : sequence of int
         Where `x` begins in the box, per transformed axis.
     lengths : sequence of int
@@ -294,10 +299,12 @@ def filter(
         Whether `x` and the kernel are real.
     keep_spectrum : bool
         Whether the spectrum of `x` is returned too.
+    leave : bool
+        Whether pass (c) is left to `nbad.kernels.through`, which says when it can be.
 
     Returns
     -------
-    y : ndarray, shape (..., out_shape, ...)
+    y : ndarray, shape (..., out_shape, ...), or Left
         In C order; axes that broadcasting adds come first. The same bits for any number of threads.
     x_hat : ndarray of complex, shape (*batch of x, bins), or None
         As `spectrum` would give it.
@@ -312,9 +319,10 @@ def filter(
     batch = np.broadcast_shapes(own, h_hat.shape[:-1])
     if math.prod(own) != math.prod(batch):
         # Each line of x meets several kernels: its spectrum is made once.
+        assert isinstance(x, np.ndarray)
         made = spectrum(x.astype(_element(dtype, real), copy=False), lengths, axes, real, start)
         shifted = [axis + len(batch) - len(own) for axis in axes]
-        y = filter_from_spectrum(made, h_hat, conj, lengths, shifted, real, out_start, out_shape)
+        y = filter_from_spectrum(made, h_hat, conj, lengths, shifted, real, out_start, out_shape, leave)
         return y, made if keep_spectrum else None
     pieces.count(2)
     data, _ = _batch_first(x, axes, box, _element(dtype, real))
@@ -335,27 +343,13 @@ def filter(
         def lines(lo: int, hi: int) -> int:
             work, pad = _line_buffers(box, dtype, real, data.shape[1:] != box.n or p != box.n)
             return passes.lines_filter(
-                data,
-                kernels,
-                which,
-                kept,
-                y,
-                n,
-                s[0],
-                o[0],
-                turns[0],
-                box.width,
-                conj,
-                box.factor,
-                work,
-                pad,
-                lo,
-                hi,
-            )
+                data, kernels, which, kept, y, n, s[0], o[0], turns[0], box.width, conj, box.factor,
+                work, pad, lo, hi,
+            )  # fmt: skip
 
         pieces.run(lines, -(-count // box.width), data.nbytes + y.nbytes)
     else:
-        rows = _pass_a(data, s, box, real, dtype)
+        rows = data if isinstance(x, Entered) else _pass_a(data, s, box, real, dtype)
         n0 = box.n[0]
         out = rows if p[0] == data.shape[1] else _rows(count, p[0], box, dtype)
 
@@ -366,9 +360,11 @@ def filter(
             )
 
         pieces.run(blocks, count * box.blocks, rows.nbytes + out.nbytes)
-        y = _pass_c(out, p, o, turns, box, real)
+        y = None if leave else _pass_c(out, p, o, turns, box, real)
     shifted = [axis + len(batch) - len(own) for axis in axes]
     x_hat = kept.reshape(*own, box.bins) if keep_spectrum else None
+    if leave:
+        return Left(out, batch, p, o, turns, box, real), x_hat
     return _restore(y, batch, out_shape, shifted), x_hat
 
 
@@ -381,7 +377,8 @@ def filter_from_spectrum(
     real: bool,
     out_start: Sequence[int],
     out_shape: Sequence[int],
-) -> Array:
+    leave: bool = False,
+) -> Any:
     """Multiply two spectra and transform back: `filter` where the spectrum of its array is at hand.
 
     Parameters
@@ -398,17 +395,19 @@ def filter_from_spectrum(
         Whether the data are real.
     out_start, out_shape : sequence of int
         Which part of the box is returned, per transformed axis.
+    leave : bool
+        As for `filter`.
 
     Returns
     -------
-    ndarray, shape (..., out_shape, ...)
+    ndarray, shape (..., out_shape, ...), or Left
         In C order. The same bits for any number of threads.
 
     Notes
     -----
     One transform.
     """
-    return _product(x_hat, h_hat, conj, lengths, axes, real, (), out_start, out_shape)
+    return _product(x_hat, h_hat, conj, lengths, axes, real, (), out_start, out_shape, leave)
 
 
 def correlate_spectra(
@@ -448,13 +447,14 @@ def correlate_spectra(
     One transform. With ``y = filter(x, ..., h_hat)`` and cotangent ``g``, the cotangent of the kernel is
     ``correlate_spectra(spectrum(g), x_hat)``.
     """
-    return _product(a_hat, b_hat, True, lengths, axes, real, tuple(reduce_axes), out_start, out_shape)
+    y: Array = _product(a_hat, b_hat, True, lengths, axes, real, tuple(reduce_axes), out_start, out_shape)
+    return y
 
 
 def _product(
     a_hat: Array, b_hat: Array, conj: bool, lengths: Sequence[int], axes: Sequence[int], real: bool,
-    reduce_axes: Extents, out_start: Sequence[int], out_shape: Sequence[int],
-) -> Array:  # fmt: skip
+    reduce_axes: Extents, out_start: Sequence[int], out_shape: Sequence[int], leave: bool = False,
+) -> Any:  # fmt: skip
     """Return ``crop(ifft(sum(a_hat * b_hat)))``, with the conjugate of b_hat if `conj`."""
     pieces.count()
     dtype = np.result_type(a_hat.dtype, b_hat.dtype)
@@ -494,5 +494,7 @@ def _product(
             return passes.blocks_product(a, b, ia, ib, out, n0, o[0], turns[0], box.width, conj, work, lo, hi)
 
         pieces.run(blocks, count * box.blocks, out.nbytes * (1 + ia.shape[1]))
+        if leave:
+            return Left(out, remaining, p, o, turns, box, real)
         y = _pass_c(out, p, o, turns, box, real)
     return _restore(y, remaining, out_shape, axes)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nbad._jit import jit
+from nbad.kernels.block import call_kernel
 from nbad.kernels.pieces import lines, transform
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "lines_spectrum",
     "rows_to_slabs",
     "slabs_to_rows",
+    "through",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -193,6 +195,38 @@ def rows_to_slabs(
         else:
             lines(here, pad, outer, q[d - 1], last, ONE, BACK, factor)
             _cut(pad, target, outer, last, crop, ONE, o[d - 1], t[d - 1])
+    return 1
+
+
+@jit
+def through(
+    rows: Array, target: Array, y: Array, g: Array, p: Array, n: Array, q: Array, o: Array, t: Array, factor: float,
+    n2: Array, q2: Array, s: Array, group: int, back: Array, forth: Array, spare: Array, pad: Array,
+    work: int, frame: int, number: int, parts: int, scratch: int, addresses: Array, at_y: int, at_g: int,
+    lo: int, hi: int,
+) -> int:  # fmt: skip
+    """Pass (c) of rows, shape (count, stride), into y, work on it into g, and pass (a) of g into target.
+
+    y, g, shape (group, size), are one chunk; `work` is the address of a function that performs `parts` for each slab
+    and finds both through `addresses`, where they stand as if they were whole. Other arguments are as in the two passes;
+    p[0] is `group`.
+    """
+    count, size = rows.shape[0], y.shape[1]
+    itemsize = y.itemsize
+    for chunk in range(lo, hi):
+        start = chunk * group
+        stop = min(start + group, count)
+        some = stop - start
+        source = rows[start:stop].reshape((1, some, rows.shape[1]))
+        if rows_to_slabs(source, y[:some], p, n, q, o, t, factor, group, back, pad, ZERO, ONE) != 1:
+            return 0
+        addresses[at_y] = y.ctypes.data - start * size * itemsize
+        addresses[at_g] = g.ctypes.data - start * size * itemsize
+        if call_kernel(work, frame, number, start * parts, stop * parts, scratch) != 1:
+            return 0
+        after = target[start:stop].reshape((1, some, target.shape[1]))
+        if slabs_to_rows(g[:some], after, p, n2, q2, s, group, forth, spare, pad, ZERO, ONE) != 1:
+            return 0
     return 1
 
 

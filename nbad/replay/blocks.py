@@ -40,6 +40,8 @@ class Emitter:
         Gives the `Place` of a slot that has memory.
     pool : callable
         Puts a number of a dtype into the pool of constants and returns its offset.
+    slab : int
+        Elements of contiguous pieces whose borders are also borders of parts; 0 if there are none.
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class Emitter:
         at: int,
         place_of: Callable[[int], Place],
         pool: Callable[[Any, np.dtype[Any]], int],
+        slab: int = 0,
     ) -> None:
         self.schedule = schedule
         self.at = at
+        self.slab = slab
         self.step: Step = schedule.steps[at]
         self.avals = schedule.lowering.avals
         self.place_of = place_of
@@ -319,7 +323,7 @@ class Emitter:
         vectors = [r.strides for r in self.registers if r.where == MEMORY and r.partial < 0]
         bounds = [row[1][1] for row in self.rows if row[0] == "load" and row[1][1] is not None]
         for d in range(1, len(shape)):
-            whole = all(b[d] == (0, shape[d]) for b in bounds)
+            whole = all(b[d] == (0, shape[d]) for b in bounds) and math.prod(shape[d:]) != self.slab
             if whole and all(v[d - 1] == v[d] * shape[d] for v in vectors):
                 groups[-1].append(d)
             else:

@@ -5,12 +5,13 @@ results by the ids of their array objects, checks them, and runs the first steps
 Python, `execute` runs parts of one large run (several threads may, on ranges of their own).
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import types
 
-from nbad._jit import helper, intrinsic, jit
+from nbad._jit import SOURCE_HASH, cfunc, helper, intrinsic, jit
 from nbad.frame import view_i8
 from nbad.kernels.block import call_kernel
 from nbad.kernels.native import (
@@ -33,7 +34,7 @@ AT = {name: 2 * i for i, name in enumerate(NAMES)}
 _STEPS, _RUNS, _TABLE, _ADDRESS, _IDS, _INPUTS, _BOUND, _INFO = (AT[name] for name in NAMES)
 
 #: Kinds of steps.
-RUN, LARGE, TRUTH_GUARD, CONTENTS_GUARD, HOST_STEP, HOST_GUARD, END, PAIRED = range(8)
+RUN, LARGE, TRUTH_GUARD, CONTENTS_GUARD, HOST_STEP, HOST_GUARD, END, PAIRED, CHAINED = range(9)
 #: A step: kind, mask, number (run, host step or guard), nodes, first result to bind and their number, four details of a guard.
 STEP_WIDTH = 10
 #: Why the loop returned, in the lowest bits; the step stands above them.
@@ -303,6 +304,21 @@ def execute(frame, number, lo, hi, scratch):
             else:
                 return 0
     return 1
+
+
+@cache
+def _callback() -> Any:
+    def execute_parts(frame, number, lo, hi, scratch):
+        return execute(frame, number, lo, hi, scratch)
+
+    execute_parts.__qualname__ = f"execute_parts_{SOURCE_HASH}"
+    return cfunc("int64(int64, int64, int64, int64, int64)")(execute_parts)
+
+
+def execute_address() -> int:
+    """Return the address of `execute`, for jitted code of other modules."""
+    address: int = _callback().address
+    return address
 
 
 @helper("int64(int64, int64, int64)")

@@ -15,6 +15,7 @@ from nbad.kernels import vector_math
 from nbad.replay import loop
 from nbad.replay.blocks import Block, Emitter
 from nbad.replay.casts import kind_of
+from nbad.replay.chains import Chain, Linked, arrange
 from nbad.replay.fusing import Schedule, Step
 from nbad.replay.graph import ARRAY, SCALAR, TRUTH, Graph, masks_of
 from nbad.replay.into import Into, into_of
@@ -76,6 +77,7 @@ class Plan:
         self.instruction_set = vector_math.get_instruction_set()
         self.lowering = Lowering(graph)
         self.schedule = Schedule(self.lowering, masks)
+        self.chains: dict[int, Chain] = arrange(self.schedule, _is_large)
         self.masks = self.schedule.masks
         self.buffers = FIRST_BUFFER
         self.places: dict[int, Place] = {}
@@ -185,11 +187,14 @@ class Plan:
                 self.handed_out[position] = slot
 
     def _find_pairs(self) -> None:
-        """Find runs that are executed together, and give what passes between them buffers that each thread has itself."""
-        self.pairs = find_pairs(self.schedule, _is_large, self.last, {*self.places, *self.persistent})
-        for pair in self.pairs.values():
-            for slot in pair.slots:
-                self.places[slot] = self._contiguous(slot, self._new_buffer())
+        """Find runs that are executed together, and give what passes between steps buffers that each thread has itself."""
+        chained = {chain.run for chain in self.chains.values()}
+        found = find_pairs(self.schedule, _is_large, self.last, {*self.places, *self.persistent})
+        self.pairs = {at: pair for at, pair in found.items() if not {at, pair.second} & chained}
+        self.passed = {slot for pair in self.pairs.values() for slot in pair.slots}
+        self.passed.update(slot for c in self.chains.values() for slot in (c.result, c.operand))
+        for slot in sorted(self.passed):
+            self.places[slot] = self._contiguous(slot, self._new_buffer())
 
     def _plan_memory(self) -> None:
         schedule, avals = self.schedule, self.lowering.avals
@@ -241,9 +246,11 @@ class Plan:
 
     def _emit(self) -> None:
         self.blocks: dict[int, Block] = {}
+        slabs = {chain.run: chain.slab for chain in self.chains.values()}
         for at, step in enumerate(self.schedule.steps):
             if step.is_run and step.items:
-                self.blocks[at] = Emitter(self.schedule, at, self._place_of, self._put_in_pool).emit()
+                slab = slabs.get(at, 0)
+                self.blocks[at] = Emitter(self.schedule, at, self._place_of, self._put_in_pool, slab).emit()
         # The partial sums of one run at a time, of two where these are executed together.
         self.partials_at = self.arena_bytes
         self.second_partials_at = self.partials_at + max(
@@ -266,7 +273,9 @@ class Plan:
         table: list[int] = []
         self.run_blocks: list[Block] = []
         self.tiles: list[tuple[Tile, int]] = []  # and where its row stands in the table
+        self.linked: list[Linked] = []
         second = {pair.second for pair in self.pairs.values()}
+        second.update(at for chain in self.chains.values() for at in (chain.run, chain.second))
         self.hosts: list[HostStep] = []
         self.guards = [step.guard for step in schedule.steps if step.guard is not None]
         self.bound: list[tuple[int, int]] = []
@@ -277,13 +286,13 @@ class Plan:
         for at, step in enumerate(schedule.steps):
             mask = step.mask or CONSTANT_BIT
             nodes = len({item.node for item in step.items})
+            if at in second:
+                continue
             if step.guard is not None:
                 steps.append([*self._guard_step(step, guard, mask), 0, 0][:STEP_WIDTH])
                 guard += 1
             elif step.is_run:
                 if not step.items:
-                    continue
-                if at in second:
                     continue
                 block = self.blocks[at]
                 kind, number = (loop.LARGE if _is_split(step) else loop.RUN), len(runs)
@@ -302,15 +311,22 @@ class Plan:
                     nodes += len({item.node for item in schedule.steps[pair.second].items})
                 steps.append([kind, mask, number, nodes, 0, 0, 0, 0, 0, 0])
             else:
-                host = self._host_step(step, at)
+                kind, number, hosts = loop.HOST_STEP, len(self.hosts), [self._host_step(step, at)]
+                if at in self.chains:
+                    chain = self.chains[at]
+                    kind, number = loop.CHAINED, len(self.linked)
+                    hosts.append(self._host_step(schedule.steps[chain.second], chain.second))
+                    self.linked.append(self._link(chain, hosts[0], hosts[1], len(runs)))
+                    runs.append(self._run_row(self.blocks[chain.run], table, self.partials_at))
+                    self.run_blocks.append(self.blocks[chain.run])
+                    nodes += sum(
+                        len({i.node for i in schedule.steps[k].items}) for k in (chain.run, chain.second)
+                    )
                 first = len(self.bound)
-                for output in host.outputs:
-                    if output.buffer >= 0 and output.wanted:
-                        self.bound.append((output.buffer, output.buffer))
-                steps.append(
-                    [loop.HOST_STEP, mask, len(self.hosts), nodes, first, len(self.bound) - first, 0, 0, 0, 0]
-                )
-                self.hosts.append(host)
+                outputs = [output for host in hosts for output in host.outputs]
+                self.bound += [(o.buffer, o.buffer) for o in outputs if o.buffer >= 0 and o.wanted]
+                steps.append([kind, mask, number, nodes, first, len(self.bound) - first, 0, 0, 0, 0])
+                self.hosts += hosts
         steps.append([loop.END] + [0] * (STEP_WIDTH - 1))
         self.output_readers = [self._reader(slot) for slot in self.graph.outputs]
         self._validate(steps, runs, table)
@@ -346,6 +362,12 @@ class Plan:
         for position, slot in enumerate(self.graph.outputs):
             scalar = self.graph.forms[slot] == SCALAR and self.output_readers[position].view is None
             self.fast = self.fast and (position in made or scalar)
+
+    def _link(self, chain: Chain, first: HostStep, second: HostStep, run: int) -> Linked:
+        block = self.blocks[chain.run]
+        buffers = self.places[chain.result].buffer, self.places[chain.operand].buffer
+        parts = block.parts // (block.size // chain.slab)
+        return Linked(first, second, run, parts, buffers, self.lowering.avals[chain.operand][1])
 
     def _guard_step(self, step: Step, number: int, mask: int) -> list[int]:
         assert step.guard is not None
@@ -420,7 +442,7 @@ class Plan:
         outputs = []
         for slot in item.outputs:
             dtype, shape = self.lowering.avals[slot]
-            wanted = slot in self.last
+            wanted = slot in self.last and slot not in self.passed
             buffer = self.places[slot].buffer if wanted and slot in self.dynamic else -1
             outputs.append(Output(slot, dtype, shape, buffer, wanted))
         return HostStep(node, [self._reader(slot) for slot in item.operands], outputs, self.into.get(at))
@@ -435,11 +457,10 @@ class Plan:
             elif step.is_run and step.items:
                 names = list(dict.fromkeys(item.node for item in step.items))
                 ops = [self.graph.nodes[i].op.name for i in names]
-                tiled = [s for pair in self.pairs.values() for s in pair.slots]
                 written = [
                     s
                     for s in step.made
-                    if s in self.schedule.stored and self.schedule.home[s] == at and s not in tiled
+                    if s in self.schedule.stored and self.schedule.home[s] == at and s not in self.passed
                 ]
                 nbytes = sum(nbytes_of(self.lowering.avals[s]) for s in written)
                 block = self.blocks[at]

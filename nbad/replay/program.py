@@ -216,6 +216,9 @@ class Workspace:
                 self._large(number)
             elif kind == loop.PAIRED:
                 self._paired(number)
+            elif kind == loop.CHAINED:
+                if not self._chained(number):
+                    return -2
             elif kind == loop.HOST_GUARD:
                 if not self._check(number):
                     return self._guard_failed(number)
@@ -282,15 +285,28 @@ class Workspace:
 
         def task(lo: int, hi: int) -> int:
             scratch = _scratch(nbytes + tile.nbytes)
-            # Each thread has addresses of its own, for the buffers of its tile.
-            address, frame = self.address.copy(), self.frame.copy()
-            frame[loop.AT["address"]] = address.ctypes.data
+            frame, _ = self._own_frame()
             start, end = lo * group * tile.parts, min(hi * group * tile.parts, second.parts)
             return int(loop.execute_pair(frame.ctypes.data, at, start, end, scratch, scratch + nbytes))
 
         done = threads.fan_out(task, -(-tiles // group))
         if not done or not all(loop.finish(self.frame_address, run) for run in runs):
             raise KernelError("an elementwise run of a replay failed")
+
+    def _own_frame(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return a frame and addresses for one thread, whose buffers lie elsewhere than those of others."""
+        address, frame = self.address.copy(), self.frame.copy()
+        frame[loop.AT["address"]] = address.ctypes.data
+        return frame, address
+
+    def _chained(self, number: int) -> bool:
+        """Execute a run between two convolutions slab by slab; return False if a result is not as recorded."""
+        linked = self.program.linked[number]
+        nbytes = self.program.run_blocks[linked.run].scratch_bytes
+        good = linked.execute(self.env, self.ids, lambda: (*self._own_frame(), _scratch(nbytes)))
+        if not loop.finish(self.frame_address, linked.run):
+            raise KernelError("an elementwise run of a replay failed")
+        return good
 
     def results(self) -> list[Any]:
         """Return the outputs of the last run; arrays are new and the caller's own."""

@@ -105,7 +105,10 @@ class HostStep:
         if op.foreign:
             values = [read_only(v) for v in values]
         made = run_forward(op, values, self.node.attributes, ())[0]
-        results = made if op.outputs > 1 else (made,)
+        return self.keep(made if op.outputs > 1 else (made,), values, env, ids)
+
+    def keep(self, results: Any, values: list[Any], env: Environment, ids: Any) -> bool:
+        """Put results where they belong; return False if one is not of the recorded kind."""
         for output, value in zip(self.outputs, results, strict=True):
             if not output.wanted:
                 continue
@@ -116,7 +119,7 @@ class HostStep:
                 np.copyto(env[output.slot], array)
                 continue
             if (
-                op.foreign
+                self.node.op.foreign
                 or not array.flags.c_contiguous
                 or not array.flags.aligned
                 or _is_shared(array, values)

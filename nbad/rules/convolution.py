@@ -146,7 +146,7 @@ class _FilterKernel:
 
     def _from_spectra(
         self, k: int, g_hat: Any, other: Any, full: Any, shape: Any, start: Any, lengths: Any, axes: Any, real: Any, conj: Any
-    ) -> np.ndarray:  # fmt: skip
+    ) -> Any:  # fmt: skip
         """Return the cotangent of operand `k` from two spectra; sums over broadcast batch axes come before the transform."""
         crop = lengths_of(shape, axes)
         first, second = (other, g_hat) if conj and k == 1 else (g_hat, other)
