@@ -70,7 +70,8 @@ class Traced(Conversions):
         """Record a call of a NumPy function (NumPy's protocol)."""
         if kwargs.get("out") is not None:
             result = function(*args, **{key: value for key, value in kwargs.items() if key != "out"})
-            return deliver(f"np.{function.__name__}", kwargs["out"], result)
+            name = f"{function.__module__.replace('numpy', 'np')}.{function.__name__}"
+            return deliver(name, kwargs["out"], result)
         binding = BINDINGS.get(function)
         if binding is not None:
             if function in TAKES_LIKE:
