@@ -5,7 +5,7 @@ matrices come from one recording (`nbad.recorded`); those of sparse matrices fro
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from nbad import tree
 from nbad.errors import InputTypeError
 from nbad.methods import user_line
-from nbad.recorded import Recorded, Replayed, record, run_plainly, zeros_like
+from nbad.recorded import Recorded, Replayed, one_by_one, record, run_plainly, zeros_like
 from nbad.sparse_matrices import Colors, dtype_of, refuse_traced, sparse_hessian, sparse_jacobian, split
 from nbad.trace import cast, is_traced, underlying
 from nbad.transforms import gradient_of, hook_of, like, packed, read_wrt
@@ -66,8 +66,9 @@ def jacobian(
 
     Notes
     -----
-    The function runs once. Rows (one sweep for each number in the output) or columns (one for each number in the input) are
-    computed, whichever is cheaper, over that one recording; an output that does not depend on an input costs nothing.
+    The function runs once. Rows (one cotangent for each number in the output) or columns (one for each number in the input)
+    are computed over that one recording, whichever is cheaper, those of small arrays many at once; an output that does not
+    depend on an input costs nothing.
 
     Examples
     --------
@@ -150,14 +151,30 @@ def hessian(function: Callable[..., Any], wrt: Any = 0, *, sparse: bool = False)
             inputs = [zeros_like(leaf.value) for leaf in listed]
             blocks = split(sparse_hessian(run, colors), inputs, inputs)
         else:
-            blocks = _symmetric(_product_of(function, asked, listed), listed)
+            make = _gradient if hook_of(function) is None else _Product
+            blocks = _symmetric(make(function, asked, listed), listed)
         return packed(asked, indices, [packed(asked, indices, row) for row in blocks])
 
     return matrix
 
 
-#: (position of a leaf, direction in it, leaves wanted) -> the Hessian times the direction
-Product = Callable[[int, Any, list[int]], list[Any]]
+class _Product:
+    """Products with the Hessian of a compiled function: each is a replay of its `hvp`."""
+
+    batch = 1
+
+    def __init__(self, function: Callable[..., Any], asked: Asked, listed: list[Leaf]) -> None:
+        self._call = hook_of(function)("hvp", wrt=_places(listed))
+        self._asked = asked
+        self._blank = [zeros_like(leaf.value) for leaf in listed]
+
+    def pull(self, seeds: dict[int, Any], wanted: list[int]) -> list[Any]:
+        direction = tuple(seeds.get(i, zeros) for i, zeros in enumerate(self._blank))
+        answer = self._call(*self._asked.args, direction, **self._asked.kwargs)
+        return [answer[i] for i in wanted]
+
+    def pull_many(self, seeds: dict[int, Any], wanted: list[int]) -> list[Any]:
+        return one_by_one(self.pull, seeds, wanted)
 
 
 def _places(listed: list[Leaf]) -> tuple[Any, ...]:
@@ -179,64 +196,50 @@ def _gradient(function: Callable[..., Any], asked: Asked, listed: list[Leaf]) ->
     return run
 
 
-def _product_of(function: Callable[..., Any], asked: Asked, listed: list[Leaf]) -> Product:
-    """Return products with the Hessian: pullbacks of one recorded gradient, or replays of a compiled function."""
-    hook = hook_of(function)
-    if hook is None:
-        run = _gradient(function, asked, listed)
-
-        def pulled(i: int, seed: Any, wanted: list[int]) -> list[Any]:
-            return run.pull({i: seed}, wanted)
-
-        return pulled
-    product = hook("hvp", wrt=_places(listed))
-    blank = [zeros_like(leaf.value) for leaf in listed]
-
-    def replayed(i: int, seed: Any, wanted: list[int]) -> list[Any]:
-        direction = (*blank[:i], seed, *blank[i + 1 :])
-        answer = product(*asked.args, direction, **asked.kwargs)
-        return [answer[j] for j in wanted]
-
-    return replayed
-
-
 class _Rows:
-    """Equally shaped arrays, plain or traced, to become one array with one more axis in front."""
+    """Equally shaped arrays, plain or traced, that come a few at a time and become one array with one more axis in front."""
 
     def __init__(self, count: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._plain = np.zeros((count, *shape), dtype)
         self._traced: dict[int, Any] = {}
 
-    def __setitem__(self, place: int, row: Any) -> None:
-        if is_traced(row):
-            self._traced[place] = cast(row, self._plain.dtype)
+    def put(self, start: int, rows: Any) -> None:
+        if is_traced(rows):
+            self._traced[start] = cast(rows, self._plain.dtype)
         else:
-            self._plain[place] = row
+            self._plain[start : start + len(rows)] = rows
 
     def joined(self) -> Any:
         """Return the array."""
         if not self._traced:
             return self._plain
-        return np.stack([self._traced.get(i, row) for i, row in enumerate(self._plain)])
+        parts = []
+        done = 0
+        for start, rows in self._traced.items():
+            parts += [self._plain[done:start], rows]
+            done = start + len(rows)
+        return np.concatenate([*parts, self._plain[done:]])
 
 
-def unit_of(zeros: np.ndarray, place: int) -> np.ndarray:
-    """Return zeros with a one at one place, counted in C order."""
-    unit = np.zeros_like(zeros)
-    unit.flat[place] = 1
-    return unit
+def units_of(zeros: np.ndarray, batch: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (place, arrays like `zeros` with a one at this place and those that follow it, in C order)."""
+    for start in range(0, zeros.size, batch):
+        count = min(batch, zeros.size - start)
+        units = np.zeros((count, zeros.size), zeros.dtype)
+        units[np.arange(count), np.arange(start, start + count)] = 1
+        yield start, units.reshape((count, *zeros.shape))
 
 
-def _symmetric(product: Product, listed: list[Leaf]) -> list[list[Any]]:
-    """Return the blocks of the Hessian of each pair of leaves; a product fills a row from the diagonal block on."""
+def _symmetric(product: Recorded | _Product, listed: list[Leaf]) -> list[list[Any]]:
+    """Return the blocks of the Hessian of each pair of leaves; products fill rows from the diagonal block on."""
     zeros = [zeros_like(leaf.value) for leaf in listed]
     blocks: list[list[Any]] = [[None] * len(zeros) for _ in zeros]
     for i, x in enumerate(zeros):
         wanted = list(range(i, len(zeros)))
         rows = [_Rows(x.size, zeros[j].shape, zeros[j].dtype) for j in wanted]
-        for place in range(x.size):
-            for into, row in zip(rows, product(i, unit_of(x, place), wanted), strict=True):
-                into[place] = row
+        for start, units in units_of(x, product.batch):
+            for into, found in zip(rows, product.pull_many({i: units}, wanted), strict=True):
+                into.put(start, found)
         for j, into in zip(wanted, rows, strict=True):
             y = zeros[j]
             block = np.reshape(into.joined(), (x.size, y.size))
@@ -279,37 +282,43 @@ def _sparse(run: Recorded | Replayed, holomorphic: bool, colors: Colors) -> list
     run.settle()
 
     def rows_of(seeds: dict[int, Any]) -> list[Any]:
-        return _pulled(run, seeds, holomorphic)
+        return _pulled(run.pull, seeds, list(range(len(run.listed))), holomorphic)
 
     whole = sparse_jacobian(run, colors, rows_of, COLUMN_COST)
     outputs = [zeros_like(leaf) for leaf in run.outputs]
     return split(whole, outputs, [zeros_like(leaf.value) for leaf in run.listed])
 
 
-def _pulled(run: Recorded | Replayed, seeds: dict[int, Any], holomorphic: bool) -> list[Any]:
-    """Return the sum of the rows that `seeds` marks with ones, one part for each asked-for leaf."""
-    wanted = list(range(len(run.listed)))
-    found = run.pull(seeds, wanted)
+def _pulled(
+    pull: Callable[[dict[int, Any], list[int]], list[Any]],
+    seeds: dict[int, Any],
+    wanted: list[int],
+    holomorphic: bool,
+) -> list[Any]:
+    """Return the sum of the rows that `seeds` marks with ones, one part for each leaf of `wanted`."""
+    found = pull(seeds, wanted)
     turned = {i: 1j * seed for i, seed in seeds.items() if seed.dtype.kind == "c"}
     if not turned:
         return found
     if holomorphic:  # a pullback is the adjoint
         return [np.conj(row) for row in found]
     # The pullbacks of 1 and i are the rows of the real and the imaginary part.
-    return [a + 1j * b for a, b in zip(found, run.pull(turned, wanted), strict=True)]
+    return [a + 1j * b for a, b in zip(found, pull(turned, wanted), strict=True)]
 
 
 def _by_rows(
     run: Recorded | Replayed, outputs: list[np.ndarray], inputs: list[np.ndarray], holomorphic: bool
 ) -> list[list[Any]]:
     """Return the blocks as matrices, by one pullback for each number in the output (two for a complex one)."""
+    wanted = list(range(len(inputs)))
     matrices = []
     for i, y in enumerate(outputs):
         rows = [_Rows(y.size, x.shape, dtype_of(y, x)) for x in inputs]
-        for place in range(y.size) if i in run.live else ():
-            found = _pulled(run, {i: unit_of(y, place)}, holomorphic)
-            for into, row in zip(rows, found, strict=True):
-                into[place] = row
+        for start, units in units_of(y, run.batch) if i in run.live else ():
+            for into, found in zip(
+                rows, _pulled(run.pull_many, {i: units}, wanted, holomorphic), strict=True
+            ):
+                into.put(start, found)
         matrices.append([np.reshape(r.joined(), (y.size, x.size)) for r, x in zip(rows, inputs, strict=True)])
     return matrices
 
@@ -318,12 +327,12 @@ def _by_columns(
     run: Recorded | Replayed, outputs: list[np.ndarray], inputs: list[np.ndarray]
 ) -> list[list[Any]]:
     """Return the blocks as matrices, by one Jacobian-vector product for each number in the input."""
+    batch = run.transposed.batch if isinstance(run, Recorded) and run.live else 1
     columns = [[_Rows(x.size, y.shape, dtype_of(y, x)) for x in inputs] for y in outputs]
     for j, x in enumerate(inputs):
-        for place in range(x.size):
-            tangents = run.push({j: unit_of(x, place)}, run.live)
-            for i, tangent in zip(run.live, tangents, strict=True):
-                columns[i][j][place] = tangent
+        for start, units in units_of(x, batch) if run.live else ():
+            for i, tangents in zip(run.live, run.push_many({j: units}, run.live), strict=True):
+                columns[i][j].put(start, tangents)
     return [
         [np.transpose(np.reshape(c.joined(), (x.size, y.size))) for c, x in zip(row, inputs, strict=True)]
         for y, row in zip(outputs, columns, strict=True)

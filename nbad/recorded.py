@@ -5,6 +5,7 @@ names the leaves that it concerns, and only the leaves that are wanted are compu
 """
 
 import functools
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,15 +13,17 @@ import numpy as np
 
 from nbad import tree
 from nbad.activity import Activity
+from nbad.batched import batch_size, sweep_batch
 from nbad.config import SETTINGS
 from nbad.errors import InputTypeError
 from nbad.keeping import check_watched
 from nbad.methods import user_line
+from nbad.report import current
 from nbad.trace import is_traced
 from nbad.transforms import Recording, hook_of, read_wrt, swept
 from nbad.wrt import signature_of
 
-__all__ = ["Recorded", "Replayed", "has_derivative", "record", "run_plainly", "zeros_like"]
+__all__ = ["Recorded", "Replayed", "has_derivative", "one_by_one", "record", "run_plainly", "zeros_like"]
 
 
 class Recorded:
@@ -80,11 +83,33 @@ class Recorded:
         activity = self.activity((i for i in seeds if self.slots[i] is not None), wanted)
         return swept(self.frozen, activity, given, wanted)
 
+    def pull_many(self, seeds: Mapping[int, np.ndarray], wanted: list[int]) -> list[Any]:
+        """Do as `pull` for many seeds of each output, and return as many cotangents: one more axis in front of both."""
+        count = len(next(iter(seeds.values())))
+        if self.batch == 1:
+            return one_by_one(self.pull, seeds, wanted)
+        given = {slot: seed for i, seed in seeds.items() if (slot := self.slots[i]) is not None}
+        start = time.perf_counter()
+        found = sweep_batch(self.frozen, self.activity(seeds, wanted), given, count, wanted)
+        for listener in current():
+            listener.sweeps += 1
+            listener.time_sweep += time.perf_counter() - start
+        return list(found)
+
+    @functools.cached_property
+    def batch(self) -> int:
+        """How many seeds to pull at once."""
+        return batch_size(self.frozen, self.activity(self.live, range(len(self.listed))))
+
     def push(self, directions: Mapping[int, Any], wanted: list[int]) -> list[Any]:
         """Return the tangents of the outputs `wanted`; `directions` are tangents of leaves by position."""
         live = [self.live.index(i) for i in wanted if i in self.live]
         found = dict(zip(live, self.transposed.pull(directions, live), strict=True)) if live else {}
         return [found[self.live.index(i)] if i in self.live else zeros_like(self.outputs[i]) for i in wanted]
+
+    def push_many(self, directions: Mapping[int, np.ndarray], wanted: list[int]) -> list[Any]:
+        """Do as `push` for many directions, each output of `wanted` being one of `live`."""
+        return self.transposed.pull_many(directions, [self.live.index(i) for i in wanted])
 
     def settle(self) -> None:
         """Check now that no kept array was written to, and not at each pull: the caller gets no turn until the last one."""
@@ -114,6 +139,8 @@ class Recorded:
 
 class Replayed:
     """A compiled function in the same form: each product is a replay."""
+
+    batch = 1
 
     def __init__(
         self,
@@ -148,6 +175,14 @@ class Replayed:
         order = [i for row in self.indices for i in row]
         return [answer[order.index(i)] for i in wanted]
 
+    def pull_many(self, seeds: Mapping[int, np.ndarray], wanted: list[int]) -> list[Any]:
+        """Do as `Recorded.pull_many`."""
+        return one_by_one(self.pull, seeds, wanted)
+
+    def push_many(self, directions: Mapping[int, np.ndarray], wanted: list[int]) -> list[Any]:
+        """Do as `Recorded.push_many`."""
+        return one_by_one(self.push, directions, wanted)
+
     def push(self, directions: Mapping[int, Any], wanted: list[int]) -> list[Any]:
         """Return the tangents of the outputs `wanted`; `directions` are tangents of leaves by position."""
         if self.asked.kwargs:  # jvp has no place for keywords
@@ -165,6 +200,17 @@ class Replayed:
     def eager(self) -> Recorded:
         """The same function, recorded anew."""
         return self._eager()
+
+
+def one_by_one(
+    product: Callable[[dict[int, Any], list[int]], list[Any]],
+    given: Mapping[int, np.ndarray],
+    wanted: list[int],
+) -> list[Any]:
+    """Return what `product` gives for each of many seeds, with an axis in front."""
+    count = len(next(iter(given.values())))
+    rows = [product({i: np.asarray(x[b]) for i, x in given.items()}, wanted) for b in range(count)]
+    return [np.stack(column) for column in zip(*rows, strict=True)]
 
 
 def run_plainly(function: Callable[..., Any]) -> Callable[..., Any]:

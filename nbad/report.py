@@ -33,7 +33,7 @@ class Report:
     bytes_borrowed : int
         Bytes of the caller's arrays that the tapes referred to.
     sweeps : int
-        Backward sweeps.
+        Backward sweeps; one of many cotangents at once is one.
     replays : int
         Replays of compiled functions and of their transformations.
     nodes_run, nodes_skipped : int

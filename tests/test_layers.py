@@ -96,6 +96,8 @@ ORDER = [
     "loops",
     "engine",
     "higher",
+    "contracted",
+    "batched",
     "transforms",
     "recorded",
     "directional",

@@ -1,11 +1,10 @@
 """Patterns: nothing that is not zero may be missing, for any operation; and what is said to be exact is."""
 
-import importlib.util
-import pathlib
 from typing import Any
 
 import numpy as np
 import pytest
+from cases import all_cases
 from laws import Case
 
 import nbad
@@ -15,21 +14,6 @@ from nbad.recorded import Recorded, has_derivative
 from nbad.sparsity import pattern_of
 
 pytest.importorskip("scipy")
-
-
-def cases() -> list[Any]:
-    """List the cases of all rule families."""
-    found = []
-    for path in sorted((pathlib.Path(__file__).parent / "rules").glob("test_*.py")):
-        spec = importlib.util.spec_from_file_location(f"cases_of_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        for case in getattr(module, "CASES", []):
-            kinds = [dtype for dtype in case.dtypes if dtype in ("f8", "c16")] or list(case.dtypes[:1])
-            found += [pytest.param(case, dtype, id=f"{path.stem[5:]}-{case.name}-{dtype}") for dtype in kinds]
-    return found
 
 
 def dependence(run: Recorded, rng: np.random.Generator, most: int = 24) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +45,7 @@ def check(run: Recorded) -> None:
     assert not missing.any(), np.argwhere(missing)
 
 
-@pytest.mark.parametrize(("case", "dtype"), cases())
+@pytest.mark.parametrize(("case", "dtype"), all_cases())
 def test_nothing_is_missing_from_a_pattern(case: Case, dtype: str) -> None:
     args, wrt = case.draw(dtype)
     places = tuple((k,) for k in wrt)
