@@ -17,6 +17,7 @@ from nbad.rules.convolution import (
     TIMES,
     TIMES_CONJ,
     axes_of,
+    box_lengths,
     check_batch,
     floating,
     lengths_of,
@@ -120,10 +121,7 @@ class Convolution:
             out_start, out, lengths = (0,) * len(along), n, n
         else:
             out_start, out = part_of(n, m, mode, False, name)
-            lengths = tuple(
-                passes.fast_length(a + b - 1, real and k == len(along) - 1)
-                for k, (a, b) in enumerate(zip(n, m, strict=True))
-            )
+            lengths = box_lengths(n, m, out_start, out, real)
         ends = dict(zip(along, out, strict=True))
         #: The shape in which all axes that are not transformed have their broadcast lengths.
         full = tuple(ends.get(k, max(a, b)) for k, (a, b) in enumerate(zip(size, kernel.shape, strict=True)))

@@ -346,15 +346,32 @@ def _run(u: Any, v: Any, mode: str, axes: Any, method: str, *, conj: bool, name:
         out_start, out_shape = part_of(n, m, mode, conj, name)
         if method == "overlap-add" or (method == "auto" and overlap.pays(n, m)):
             return _by_blocks(u, v, along, out_start, out_shape, real, conj)
-        starts = tuple(b - 1 for b in m) if conj else zeros
-        lengths = tuple(
-            passes.fast_length(a + b - 1, real and k == len(along) - 1)
-            for k, (a, b) in enumerate(zip(n, m, strict=True))
-        )
+        starts = zeros
+        if conj:  # what is not asked for need not be in the box, so u and the result begin earlier by as much
+            shifts = tuple(min(start, b - 1) for start, b in zip(out_start, m, strict=True))
+            starts = tuple(b - 1 - shift for b, shift in zip(m, shifts, strict=True))
+        lengths = box_lengths(n, m, out_start, out_shape, real)
+        if conj:
+            out_start = tuple(start - shift for start, shift in zip(out_start, shifts, strict=True))
     return apply(
         FILTER, u, v, lengths=lengths, axes=along, real=real,
         u_start=starts, v_start=zeros, out_start=out_start, out_shape=out_shape, conj=conj,
     )  # fmt: skip
+
+
+def box_lengths(
+    n: Sequence[int], m: Sequence[int], out_start: Sequence[int], out_shape: Sequence[int], real: bool
+) -> tuple[int, ...]:
+    """Return cyclic lengths at which a part of a convolution of lengths `n` and `m` is that of the linear one.
+
+    What comes around falls on samples that were not asked for: a part that begins at `s` and ends at `e` needs
+    ``max(n + m - 1 - s, e)`` samples.
+    """
+    least = [
+        max(a + b - 1 - start, start + count, a, b)
+        for a, b, start, count in zip(n, m, out_start, out_shape, strict=True)
+    ]
+    return tuple(passes.fast_length(k, real and axis == len(least) - 1) for axis, k in enumerate(least))
 
 
 def _by_blocks(u: Any, v: Any, axes: Any, out_start: Any, out_shape: Any, real: bool, conj: bool) -> Any:

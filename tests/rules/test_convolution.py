@@ -13,6 +13,8 @@ import nbad
 import nbad.rules.fourier
 import nbad.rules.rearranging
 from nbad.kernels import threads
+from nbad.kernels.lengths import fast_length
+from nbad.rules.convolution import box_lengths, part_of
 
 Shape = tuple[int, ...]
 BOTH_NAMES = ("convolve", "correlate")
@@ -354,3 +356,13 @@ def test_as_many_bits_with_two_threads_in_padded_boxes() -> None:
         threads.set_threads(before)
     for one, two in zip(*found, strict=True):
         assert same_bits(one, two)
+
+
+@pytest.mark.parametrize("mode", ["full", "same", "valid"])
+def test_a_box_has_room_for_what_is_asked_for_and_no_more(mode: str) -> None:
+    for n, m in [(512, 15), (15, 512), (100, 50), (7, 7), (1, 9)]:
+        start, shape = part_of((n,), (m,), mode, False, "convolve")
+        (length,) = box_lengths((n,), (m,), start, shape, True)
+        # Least: the longer operand, and so much that what comes around falls before the part.
+        assert length == fast_length(max(n, m, n + m - 1 - start[0], start[0] + shape[0]), True)
+    assert box_lengths((512,), (15,), (14,), (498,), True) == (512,)
