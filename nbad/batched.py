@@ -20,7 +20,7 @@ from nbad.report import current
 from nbad.table import TABLE, Op
 from nbad.tape import Frozen
 
-__all__ = ["batch_size", "sweep_batch"]
+__all__ = ["SMALL", "batch_size", "sweep_batch"]
 
 Shape = tuple[int, ...]
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nbad import tree
+from nbad.batched import SMALL
 from nbad.errors import InputTypeError
 from nbad.methods import user_line
 from nbad.recorded import Recorded, Replayed, one_by_one, record, run_plainly, zeros_like
@@ -83,7 +84,8 @@ def jacobian(
     @functools.wraps(function, updated=())
     def matrix(*args: Any, **kwargs: Any) -> Any:
         # The pattern is read from a tape, so a compiled function is recorded for it rather than replayed.
-        run = record("jacobian", function, args, kwargs, wrt, has_aux=has_aux, replay=not sparse)
+        replay = not sparse and _is_replayed(function, args, kwargs)
+        run = record("jacobian", function, args, kwargs, wrt, has_aux=has_aux, replay=replay)
         _check_kinds(run, holomorphic)
         blocks = _sparse(run, holomorphic, colors) if sparse else _dense(run, holomorphic)
         rows = [packed(run.asked, run.indices, row) for row in blocks]
@@ -151,11 +153,20 @@ def hessian(function: Callable[..., Any], wrt: Any = 0, *, sparse: bool = False)
             inputs = [zeros_like(leaf.value) for leaf in listed]
             blocks = split(sparse_hessian(run, colors), inputs, inputs)
         else:
-            make = _gradient if hook_of(function) is None else _Product
+            make = _Product if _is_replayed(function, args, kwargs) else _gradient
             blocks = _symmetric(make(function, asked, listed), listed)
         return packed(asked, indices, [packed(asked, indices, row) for row in blocks])
 
     return matrix
+
+
+def _is_replayed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether products come from replays: of a compiled function with large inputs, or one without its source."""
+    if hook_of(function) is None:
+        return False
+    # The rows of small arrays are pulled many at once, which only a new recording can do.
+    large = any(np.size(underlying(leaf)) > SMALL for leaf in tree.leaves((args, kwargs)))
+    return large or getattr(function, "function", None) is None
 
 
 class _Product:

@@ -75,6 +75,22 @@ def test_the_jacobian_of_a_compiled_function_is_the_same(
         np.testing.assert_allclose(found, nbad.jacobian(f)(x), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("cost", [ROWS, COLUMNS])
+@pytest.mark.parametrize("f", FUNCTIONS[:-1])
+def test_replays_give_the_same(f: Any, cost: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jacobians, "SMALL", 1)
+    test_the_jacobian_of_a_compiled_function_is_the_same(f, cost, monkeypatch)
+
+
+def test_a_loaded_function_is_replayed(tmp_path: Any) -> None:
+    f = nbad.compile(lambda x: np.sum(np.sin(x) * x[::-1]))
+    f(X)
+    f.save(tmp_path / "f.npz")
+    loaded = nbad.load(tmp_path / "f.npz")
+    np.testing.assert_allclose(nbad.jacobian(loaded)(X), nbad.jacobian(f)(X), rtol=1e-12)
+    np.testing.assert_allclose(nbad.hessian(loaded)(X), nbad.hessian(f)(X), rtol=1e-12)
+
+
 @pytest.mark.parametrize("f", FUNCTIONS[:-1])
 def test_rows_and_columns_agree(f: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
@@ -141,9 +157,11 @@ def test_keywords_defaults_aux_and_paths() -> None:
     np.testing.assert_allclose(found, X**2)
 
 
+@pytest.mark.parametrize("small", [1, jacobians.SMALL])
 @pytest.mark.parametrize("cost", [ROWS, COLUMNS])
-def test_keywords_of_compiled_functions(cost: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keywords_of_compiled_functions(cost: float, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jacobians, "COLUMN_COST", cost)
+    monkeypatch.setattr(jacobians, "SMALL", small)
     f = nbad.compile(lambda p, y, *, scale: scale * p["a"] * y)
     found = nbad.jacobian(f, wrt=("p", "scale"))({"a": X, "b": Y}, Y, scale=2.0)
     np.testing.assert_allclose(found[0]["a"], 2.0 * np.diag(Y))
@@ -252,17 +270,22 @@ SCALARS = [
 
 
 @pytest.mark.parametrize("f", SCALARS)
-def test_a_hessian_is_the_jacobian_of_the_gradient(f: Any) -> None:
+def test_a_hessian_is_the_jacobian_of_the_gradient(f: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = nbad.hessian(f)(X)
     np.testing.assert_array_equal(found, found.T)
     np.testing.assert_allclose(found, nbad.jacobian(nbad.grad(f))(X), rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(found, differences(nbad.grad(f), X), rtol=1e-6, atol=1e-7)
     compiled = nbad.compile(f)
-    for x in (X, X, X[::-1]):
-        np.testing.assert_allclose(nbad.hessian(compiled)(x), nbad.hessian(f)(x), rtol=1e-11, atol=1e-12)
+    for small in (jacobians.SMALL, 1):  # recorded, and replayed
+        monkeypatch.setattr(jacobians, "SMALL", small)
+        for x in (X, X, X[::-1]):
+            np.testing.assert_allclose(nbad.hessian(compiled)(x), nbad.hessian(f)(x), rtol=1e-11, atol=1e-12)
 
 
-def test_blocks_of_several_arguments() -> None:
+@pytest.mark.parametrize("small", [1, jacobians.SMALL])
+def test_blocks_of_several_arguments(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jacobians, "SMALL", small)
+
     def f(p: Any, y: Any, s: Any) -> Any:
         return np.sum(p["w"] * y) ** 2 * s + np.sum(p["b"] ** 3)
 
