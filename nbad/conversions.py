@@ -7,6 +7,8 @@ because a replay can compare them. Truth is free everywhere: it is not part of a
 import bisect
 import itertools
 import operator
+import sys
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,15 @@ def depends(tape: Tape, slot: int) -> bool:
             if not op.constant and (op.variadic or op.pullbacks[k] is not None or op.missing):
                 todo.append(operand)
     return False
+
+
+def is_product(frame: FrameType) -> bool:
+    """Return whether SciPy asks, with a sparse matrix on the left of ``@``.
+
+    It leaves the product to ``__rmatmul__`` of the other operand where that gives no array but one object.
+    """
+    asking = frame.f_code.co_name == "_matmul_dispatch"
+    return asking and str(frame.f_globals.get("__name__")).startswith("scipy.sparse.")
 
 
 class Conversions(ArrayMethods):
@@ -87,6 +98,10 @@ class Conversions(ArrayMethods):
 
     def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> Any:
         """Return a plain array; refuse where it would drop a derivative."""
+        if is_product(sys._getframe(1)):
+            unreadable = np.empty((), object)
+            unreadable[()] = self
+            return unreadable
         action = "np.asarray(), np.array() or a store into a plain ndarray"
         try:
             return np.asarray(self._plainly(action), dtype)

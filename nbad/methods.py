@@ -216,9 +216,13 @@ class ArrayMethods:
         return BINDINGS[operator.floordiv](other, self)
 
     def __matmul__(self, other: Any) -> Any:
+        if hasattr(other, "tocsr"):
+            return BINDINGS[operator.matmul](self, other)
         return np.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Any:
+        if hasattr(other, "tocsr"):
+            return BINDINGS[operator.matmul](other, self)
         return np.matmul(other, self)
 
     def __divmod__(self, other: Any) -> Any:

@@ -315,6 +315,13 @@ class _Walk:
         if _comes_with_nbad(kind):
             self.push(getattr(value, "__wrapped__", None), "", text)
             return
+        if attributes is not None and kind.__module__.startswith("scipy.sparse."):
+            for (
+                name,
+                given,
+            ) in attributes.items():  # its operators read them, and no code of the user's names them
+                if isinstance(given, (np.ndarray, tuple, dict)):
+                    self.add_entry(attributes, name, "", f"{text}.{name}")
         if attributes is not None or not _is_library_class(kind):
             self.add_object(value, text)
             self.push_methods(kind, text)

@@ -88,6 +88,7 @@ ORDER = [
     "scipy.structured",
     "scipy.linalg",
     "scipy.sparse",
+    "scipy.sparse.linalg",
     "operators",
     "frame",
     "activity",

@@ -5,12 +5,14 @@ is needed only then. ``nbad.scipy.fft`` is ``scipy.fft`` itself, which takes tra
 """
 
 import importlib
+import operator
 import sys
 from typing import Any
 
 import numpy as np
 
 from nbad import scipy_fft
+from nbad.table import binds
 from nbad.ufuncs import LATER
 
 #: The modules.
@@ -55,6 +57,8 @@ def required(name: str) -> Any:
 
 def load_rows(name: str) -> None:
     """Load the module that adds the row `name`, such as "scipy.signal.lfilter", for a saved tape."""
+    if name.startswith("scipy.sparse."):
+        importlib.import_module(f"{__name__}.sparse.linalg")
     module = name.split(".")[1]
     if module in (*NAMES, "extending", "splines", "structured") and module != "fft":
         importlib.import_module(f"{__name__}.{module}")
@@ -66,6 +70,12 @@ def _special(ufunc: np.ufunc) -> bool:
     if found:
         importlib.import_module(f"{__name__}.special")
     return found
+
+
+@binds(operator.matmul)
+def _product(a: Any, b: Any) -> Any:
+    """Return ``a @ b``, one of them a sparse matrix."""
+    return importlib.import_module(f"{__name__}.sparse").product(a, b)
 
 
 LATER.append(_special)

@@ -10,7 +10,7 @@ Examples
 >>> from nbad.scipy import ndimage
 >>> peak = lambda x: ndimage.gaussian_filter1d(x, 1.0)[2]
 >>> nbad.grad(peak)(np.zeros(5)).round(3)
-array([0.059, 0.242, 0.399, 0.242, 0.059])
+array([0.058, 0.242, 0.399, 0.242, 0.058])
 """
 
 import operator

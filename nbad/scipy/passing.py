@@ -44,6 +44,16 @@ def stands_for(module: Any) -> Callable[[Function], Function]:
     return decorate
 
 
+def listed(module: Any) -> Callable[[Function], Function]:
+    """Decorate a function that chooses between SciPy and rules itself, for the list of names."""
+
+    def decorate(function: Function) -> Function:
+        FUNCTIONS[f"{title_of(module)}.{function.__name__}"] = function
+        return function
+
+    return decorate
+
+
 def rest_of(module: Any, name: str) -> Any:
     """Return what else `module` has under `name`: a function takes plain arrays only.
 

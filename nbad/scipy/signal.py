@@ -10,7 +10,7 @@ Examples
 >>> from nbad.scipy import signal
 >>> energy = lambda a: np.sum(signal.lfilter(np.array([1.0]), a, np.ones(3)) ** 2)
 >>> nbad.grad(energy)(np.array([1.0, -0.5])).round(6)
-array([-10.625,  -8.5  ])
+array([-17.625, -10.   ])
 """
 
 from typing import Any
