@@ -6,6 +6,10 @@ import os
 
 import pytest
 
+# The battery of laws shows the values of a failed assertion, as tests do. Here and not in a folder of tests that
+# use it: pytest refuses to mark a module that is imported already.
+pytest.register_assert_rewrite("laws", "compiled_cases")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give compiled kernels a cache folder of this checkout, before numba reads its settings."""

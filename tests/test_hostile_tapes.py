@@ -138,7 +138,10 @@ def test_every_operation_of_a_module_with_kernels_is_checked() -> None:
     """An op whose rule module uses kernels of nbad is listed, or never saved."""
     jitted = set()
     for op in TABLE:
-        module = importlib.import_module(getattr(op.forward, "__module__", None) or "numpy")
+        name = getattr(op.forward, "__module__", None) or "numpy"
+        if name.partition(".")[0] not in ("nbad", "numpy"):
+            continue  # a primitive of a page of the docs or of another test
+        module = importlib.import_module(name)
         uses = [
             getattr(value, "__name__", "") for value in vars(module).values() if type(value) is type(pytest)
         ]

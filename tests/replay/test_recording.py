@@ -596,7 +596,7 @@ def test_conversions_refuse_what_they_refuse_for_plain_values() -> None:
         ):
             with pytest.raises((TypeError, ValueError, IndexError)):
                 refused()
-        with pytest.raises(NoRuleError, match="in-place"):
+        with pytest.raises(NoRuleError, match="written in place"):
             x[0] = 1.0
         return x * 2
 
