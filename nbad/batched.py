@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nbad.activity import Activity
+from nbad.config import SETTINGS
 from nbad.contracted import CONTRACTIONS
 from nbad.pulling import pull_node
 from nbad.report import current
@@ -29,11 +30,11 @@ BATCH, SMALL = 1 << 16, 1 << 12
 
 
 def batch_size(frozen: Frozen, activity: Activity) -> int:
-    """Return how many cotangents to take at once: 1 for a tape with large cotangents or traced values."""
+    """Return how many cotangents to take at once: 1 where they are large, traced, or looked at one by one."""
     bits = np.unpackbits(activity.needs.view(np.uint8), bitorder="little")[: frozen.edge_slot.size]
     needed = frozen.edge_slot[np.flatnonzero(bits)]
     largest = int(frozen.aval_size[frozen.aval[needed]].max(initial=1))
-    if frozen.tape.nested or largest > SMALL:
+    if frozen.tape.nested or largest > SMALL or SETTINGS.nan is not None:
         return 1
     return max(1, BATCH // max(largest, 1 << 8))
 

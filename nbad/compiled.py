@@ -21,6 +21,7 @@ import numpy as np
 
 from nbad import saving
 from nbad.calls import transformation
+from nbad.config import SETTINGS
 from nbad.deriving import GuardFailed, Inline, record_primal
 from nbad.errors import TapeError, where
 from nbad.hidden import Draws, Hidden
@@ -232,8 +233,8 @@ class Compiled:
         inline : callable
             Answers the call without a recording, where the function reaches a value that somebody else traces.
         """
-        if call.key in self._refused:
-            return inline()
+        if call.key in self._refused or (SETTINGS.nan is not None and self.function is not None):
+            return inline()  # operation by operation
         values = call.values()
         tried: set[Variant] = set()
         found, cause = self._try(call, values, replay, tried, None)

@@ -19,6 +19,8 @@ class Settings:
     ----------
     mutation_check : bool
         Hash kept arrays that the caller can reach, when they are kept and when they are read.
+    nan : "raise" or None
+        Look at the results of every operation, forward and backward, for NaN and infinities.
     instruction_set : str or None
         "scalar", "avx2" or "avx512" for the block kernels; None takes the best that the machine has.
     memory_limit : int or None
@@ -26,6 +28,7 @@ class Settings:
     """
 
     mutation_check: bool = True
+    nan: str | None = None
     instruction_set: str | None = None
     memory_limit: int | None = None
 

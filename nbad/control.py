@@ -26,9 +26,10 @@ def config(**changes: Any) -> contextlib.AbstractContextManager[Settings]:
     ----------
     **changes
         ``mutation_check`` (bool): hash kept arrays that the caller can reach, and raise if one was changed before
-        the sweep. ``instruction_set`` ("scalar", "avx2", "avx512" or None for the best of this machine): vector
-        functions of the block kernels. ``memory_limit`` (bytes or None for the default): idle memory that waits for
-        reuse.
+        the sweep. ``nan`` ("raise" or None): look at the results of every operation, forward and backward, and raise
+        `NonFiniteError` at the first one that makes a NaN or an infinity; slow, for debugging. ``instruction_set``
+        ("scalar", "avx2", "avx512" or None for the best of this machine): vector functions of the block kernels.
+        ``memory_limit`` (bytes or None for the default): idle memory that waits for reuse.
 
     Returns
     -------
@@ -40,14 +41,19 @@ def config(**changes: Any) -> contextlib.AbstractContextManager[Settings]:
     TypeError
         An unknown setting.
     ValueError
-        An instruction set that this machine does not have.
+        An instruction set that this machine does not have; a ``nan`` other than "raise" and None.
 
     Examples
     --------
+    >>> import numpy as np
     >>> import nbad
     >>> with nbad.config(mutation_check=False) as settings:
     ...     settings.mutation_check
     False
+    >>> with nbad.config(nan="raise"), np.errstate(all="ignore"):
+    ...     nbad.grad(lambda x: np.sum(np.sqrt(x)))(np.array([4.0, 0.0]))  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    nbad.NonFiniteError: the pullback of sqrt in x made an infinity at index (1,)
     """
     inner = change(**changes)
     try:
@@ -74,6 +80,8 @@ class _InForce:
 
 
 def _apply(settings: Settings) -> None:
+    if settings.nan not in (None, "raise"):
+        raise ValueError(f'config: nan is "raise" or None, not {settings.nan!r}')
     if settings.instruction_set != _applied.instruction_set:
         block.select_instruction_set(settings.instruction_set)
         _applied.instruction_set = settings.instruction_set

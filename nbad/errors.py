@@ -24,6 +24,7 @@ __all__ = [
     "MutationError",
     "NbadError",
     "NoRuleError",
+    "NonFiniteError",
     "NonScalarOutputError",
     "RuleError",
     "TapeError",
@@ -294,6 +295,29 @@ class MutationError(NbadError, RuntimeError):
             at=at,
             fix="Write into a copy, x = x.copy(), or build a new array instead of writing in place.",
         )
+
+
+class NonFiniteError(NbadError, FloatingPointError):
+    """With ``config(nan="raise")``: an operation made a NaN or an infinity."""
+
+    @classmethod
+    def of(cls, what: str, at: str | None) -> Self:
+        """Describe what made it.
+
+        Parameters
+        ----------
+        what : str
+            The operation and what it made.
+        at : str or None
+            The source line of the operation, also for its pullback.
+
+        Returns
+        -------
+        NonFiniteError
+            The error, to be raised.
+        """
+        fix = "Guard the operand before the operation (np.where after it leaves a NaN in the gradient)."
+        return cls(what, at=at, fix=fix)
 
 
 class EscapedTraceError(NbadError, RuntimeError):

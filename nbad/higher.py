@@ -1,7 +1,7 @@
 """The sweep of a nested transformation: rules run on traced values, in Python, over the same tape and the same needs.
 
 Owns nothing but this walk. It is used when an outer transformation is watching, so that the sweep itself is recorded; a
-tape of plain ndarrays never comes here.
+tape of plain ndarrays comes here only where every cotangent is looked at (``config(nan="raise")``).
 """
 
 from collections import Counter
@@ -14,6 +14,7 @@ from nbad.activity import Activity
 from nbad.config import SETTINGS
 from nbad.engine import sum_to
 from nbad.errors import where
+from nbad.finite import checked_pullbacks
 from nbad.keeping import check_watched
 from nbad.pulling import pull_node
 from nbad.report import current
@@ -54,7 +55,11 @@ def sweep_traced(
             continue
         edges = frozen.edges(node)
         g = tuple(members) if op.outputs > 1 else members[0]
-        for k, value in pull_node(op, frozen, node, g, asked, edges, traced=True):
+        pulled = pull_node(op, frozen, node, g, asked, edges, traced=True)
+        if SETTINGS.nan is not None:
+            line = where(*frozen.tape.position(int(frozen.tape.line[node])))
+            pulled = checked_pullbacks(op, g, line, pulled)
+        for k, value in pulled:
             operand = op.operands[0 if op.variadic else k]
             run[op.name, operand] += 1
             if value is None:

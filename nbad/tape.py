@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from nbad.config import SETTINGS
 from nbad.errors import RuleError, TapeError
 from nbad.kernels.block import DTYPES
 
@@ -234,7 +235,7 @@ class Tape:
         self.scalar_ids: dict[float, int] = {}
         self.inputs = 0
         self.nested = False
-        self.big = False
+        self.big = SETTINGS.nan is not None  # every operation is looked at
         self.odd = False  # an input is not in native byte order, so results are not of its dtype
         self.closed = False
         self.records = False

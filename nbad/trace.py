@@ -13,8 +13,8 @@ import numpy as np
 
 from nbad.conversions import Conversions
 from nbad.errors import EscapedTraceError, NoRuleError, RuleError
-from nbad.keeping import keep_constant, keep_value, operand, root_of, run_forward, shared_values
-from nbad.kernels.forward import elementwise_forward
+from nbad.finite import call, evaluate
+from nbad.keeping import keep_constant, keep_value, operand, root_of, shared_values
 from nbad.methods import user_frame, user_line
 from nbad.recorder import add_node, dtype_of, is_real, line_of_frame
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op, constant
@@ -208,7 +208,7 @@ def _binary(function: Callable[[Any, Any], Any], op: Op, a: Any, b: Any) -> Any:
         raise EscapedTraceError.of("an operation", at=user_line())
     if tape.records:
         return _record(tape, op, (a, b), {}, function, (va, vb))
-    y = elementwise_forward(function, op.forward, va, vb) if tape.big else function(va, vb)
+    y = call(op, function, va, vb) if tape.big else function(va, vb)
     kind = type(y)
     if kind is not _ndarray and kind is not _float64:
         if kind is Traced:
@@ -284,7 +284,7 @@ def _unary(function: Callable[[Any], Any], op: Op, a: Any) -> Any:
         raise EscapedTraceError.of("an operation", at=user_line())
     if tape.records:
         return _record(tape, op, (a,), {}, function, (va,))
-    y = elementwise_forward(function, op.forward, va) if tape.big else function(va)
+    y = call(op, function, va) if tape.big else function(va)
     kind = type(y)
     if kind is not _ndarray and kind is not _float64:
         if kind is Traced:
@@ -379,7 +379,7 @@ def _apply(
         if type(x) is Traced and (tape is None or x._tape.level > tape.level):
             tape = x._tape
     if tape is None:
-        outputs, _ = run_forward(op, operands, attributes, ())
+        outputs, _ = evaluate(op, operands, attributes, ())
         return outputs
     if tape.closed:
         raise EscapedTraceError.of("an operation", at=user_line())
@@ -399,13 +399,13 @@ def _apply(
         keep = op.keep(sum(1 << k for k in varied))
     shared: tuple[tuple[int, Any], ...] = ()
     if function is not None:
-        y = function(*values)
+        y = call(op, function, *values)
     elif any(type(v) is Traced for v in values):
         # An outer call is watching: it records this operation too, not what the forward does inside.
         shared = shared_values(op, values, attributes, keep.shared)
         y = _apply(op, tuple(values), attributes, None)
     else:
-        y, shared = run_forward(op, values, attributes, keep.shared)
+        y, shared = evaluate(op, values, attributes, keep.shared)
     outputs = y if op.outputs > 1 else (y,)
     return append(tape, op, operands, values, 0, keep, outputs, attributes, shared)
 
@@ -422,9 +422,9 @@ def _record(
     if op.forward is np.conjugate and tape.fixed_line is not None and is_real(values[0]):
         return operands[0]  # rules say it of whatever may be complex
     if function is None:
-        y = run_forward(op, values, attributes, ())[0]
+        y = evaluate(op, values, attributes, ())[0]
     elif tape.big:
-        y = elementwise_forward(function, op.forward, *values)
+        y = call(op, function, *values)
     else:
         y = function(*values)
     outputs = y if op.outputs > 1 else (y,)

@@ -14,6 +14,7 @@ import numpy as np
 
 from nbad import tree
 from nbad.activity import TABLES, Activity, kept_bytes, release_unread
+from nbad.config import SETTINGS
 from nbad.engine import Sweep
 from nbad.errors import DetachError, InputTypeError, NonScalarOutputError, WrtError
 from nbad.higher import sweep_traced
@@ -156,7 +157,7 @@ def watch_given(frozen: Frozen, given: list[Any]) -> None:
 def swept(frozen: Frozen, activity: Activity, seeds: dict[int, Any], wanted: Sequence[int]) -> list[Any]:
     """Return the cotangents of the slots `wanted`, given those of output slots."""
     start = time.perf_counter()
-    if frozen.tape.nested or any(is_traced(seed) for seed in seeds.values()):
+    if frozen.tape.nested or SETTINGS.nan is not None or any(is_traced(seed) for seed in seeds.values()):
         results = sweep_traced(frozen, activity, seeds, wanted)
     else:
         results = Sweep(frozen, activity).run(seeds, wanted)

@@ -50,6 +50,7 @@ ORDER = [
     "methods",
     "writing",
     "keeping",
+    "finite",
     "pulling",
     "recorder",
     "conversions",
