@@ -71,7 +71,7 @@ def call_form(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dic
             if dtype is not None:
                 inputs = tuple(cast(operand(x), np.dtype(dtype)) for x in inputs)
             return apply(UFUNCS[ufunc], *(operand(x) for x in inputs))
-        elif any(add(ufunc) for add in LATER) and (ufunc in UFUNCS or ufunc in BINDINGS):
+        elif any(add(ufunc) for add in LATER) and any(ufunc in rows for rows in (UFUNCS, BINDINGS, CONSTANT)):
             result = ufunc(*inputs)
         else:
             raise _no_rule(ufunc)

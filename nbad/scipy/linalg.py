@@ -369,6 +369,17 @@ def function_forward(a, *, name):
     return found
 
 
+def derivative_forward(a, *, name):
+    """Return the function of a matrix of blocks; its double eigenvalues part, so none may lie where the function jumps."""
+    values = np.linalg.eigvals(a) if name == "logm" else np.zeros(0)
+    if np.any((values.real < 0) & (np.abs(values.imag) <= 1e-3 * np.abs(values))):
+        raise np.linalg.LinAlgError(
+            "the logarithm of a matrix has no derivative at a negative eigenvalue, where it jumps; "
+            "take that of a Hermitian matrix with np.linalg.eigh"
+        )
+    return function_forward(a, name=name)
+
+
 def function_a(g, a, name):
     # The derivative of f at a along e is the upper right block of f([[a, e], [0, a]]), and its adjoint is that at the
     # adjoint matrix: N. Higham, Functions of Matrices (SIAM, 2008), theorems 3.6 and 3.9.
@@ -379,10 +390,24 @@ def function_a(g, a, name):
         np.concatenate([a, g], axis=-1),
         np.concatenate([np.zeros_like(g), a + np.zeros_like(g)], axis=-1),
     ]
-    return apply(FUNCTION, np.concatenate(rows, axis=-2), name=name)[..., :n, n:]
+    return apply(DERIVATIVE, np.concatenate(rows, axis=-2), name=name)[..., :n, n:]
 
 
 FUNCTION = operation(function_forward, name="scipy.linalg.function", a=function_a)
+DERIVATIVE = operation(derivative_forward, name="scipy.linalg.derivative", a=function_a)
+
+
+def sqrtm_forward(a):
+    """Return the principal square root of a matrix."""
+    return function_forward(a, name="sqrtm")
+
+
+def sqrtm_a(g, y):  # of y y = a; matrices of blocks would cross the cut of the root at negative eigenvalues
+    y = adjoint(y)
+    return solve_sylvester(y, y, g)
+
+
+SQRTM = operation(sqrtm_forward, name="scipy.linalg.sqrtm", a=sqrtm_a)
 
 
 @stands_for(linalg)
@@ -402,7 +427,7 @@ def logm(A: Any, disp: bool = True) -> Any:
 def sqrtm(A: Any, disp: bool = True, blocksize: int = 64) -> Any:
     """Return the principal square root of a matrix."""
     refuse("linalg.sqrtm", disp=None if disp else disp)
-    return apply(FUNCTION, square(A, "sqrtm"), name="sqrtm")
+    return apply(SQRTM, square(A, "sqrtm"))
 
 
 @stands_for(linalg)

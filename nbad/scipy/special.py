@@ -27,7 +27,7 @@ from nbad.scipy import bessel_rules
 from nbad.scipy import special_rules as rules
 from nbad.scipy.passing import Refused, rest_of, stands_for, static
 from nbad.scipy.special_rules import special
-from nbad.table import BINDINGS, UFUNCS, elementwise, operation
+from nbad.table import BINDINGS, CONSTANT, UFUNCS, elementwise, forward_only, operation
 from nbad.trace import apply, cast
 
 #: Where a row would say None: the derivative exists, and has no closed form.
@@ -145,9 +145,14 @@ ROWS: dict[str, dict[str, Any]] = {
     "hyperu": {"a": UNKNOWN, "b": UNKNOWN, "x": bessel_rules.hyperu_x},
 }
 
+#: The ufuncs whose results carry no derivative.
+STEPS = ("gammasgn", "round")
+
 
 def _add_rows() -> None:
     """Add the row of each ufunc that this SciPy has."""
+    for name in STEPS:
+        CONSTANT[getattr(special, name)] = forward_only(getattr(special, name), f"scipy.special.{name}")
     for name, operands in ROWS.items():
         ufunc = getattr(special, name, None)
         if ufunc is not None and ufunc not in UFUNCS:

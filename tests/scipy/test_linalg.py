@@ -196,3 +196,24 @@ def test_what_has_no_rule_is_refused():
     ):
         with pytest.raises(NoRuleError, match=words):
             nbad.grad(lambda a: np.sum(call(a)))(a)  # noqa: B023
+
+
+def test_the_square_root_of_a_symmetric_matrix_with_negative_eigenvalues_has_the_derivatives_of_the_difference():
+    rng = np.random.default_rng(0)
+    x, w, v = rng.normal(size=(3, 3, 3))
+    assert np.linalg.eigvalsh(x + x.T)[0] < 0
+
+    def loss(x):
+        root = linalg.sqrtm(x + x.T)
+        return np.sum(w * np.real(root) + w.T * np.imag(root))
+
+    h = 1e-6 * v
+    slope = (loss(x + h) - loss(x - h)) / 2e-6
+    np.testing.assert_allclose(np.sum(nbad.grad(loss)(x) * v), slope, rtol=1e-6)
+    bend = (nbad.grad(loss)(x + h) - nbad.grad(loss)(x - h)) / 2e-6
+    np.testing.assert_allclose(nbad.hvp(loss)(x, v), bend, rtol=1e-5, atol=1e-7)
+
+
+def test_the_logarithm_of_a_matrix_with_a_negative_eigenvalue_has_no_derivative():
+    with pytest.raises(np.linalg.LinAlgError, match=r"np\.linalg\.eigh"):
+        nbad.grad(lambda x: np.sum(np.real(linalg.logm(x))))(np.diag([1.0, -2.0]))

@@ -296,6 +296,16 @@ def test_functions_without_a_rule_take_plain_arrays_only():
         _ = special.nothing
 
 
+@pytest.mark.parametrize("name", special.STEPS)
+def test_steps_are_constants(name):
+    step = getattr(special, name)
+    x = np.array([-1.5, -0.4, 0.7])
+    np.testing.assert_array_equal(nbad.grad(lambda x: np.sum(x * step(x)))(x), step(x))
+    product = nbad.compile(lambda x: np.sum(x * step(x)))
+    np.testing.assert_array_equal(nbad.grad(product)(x), step(x))
+    np.testing.assert_array_equal(nbad.grad(product)(x - 1), step(x - 1))
+
+
 def test_limits_where_both_arguments_of_xlogy_and_its_kin_vanish():
     zero = np.zeros(1)
     for name, other in (("xlogy", 0.0), ("xlog1py", -1.0)):
