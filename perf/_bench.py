@@ -25,7 +25,15 @@ import numpy as np
 THREADS = 2
 """Threads that everyone gets."""
 
-PACKAGES = ("nbad", "numpy", "numba", "rocket-fft", "scipy", "jax", "jaxlib", "torch", "autograd", "advect")
+PACKAGES = (
+    "nbad", "numpy", "numba", "rocket-fft", "scipy", "jax", "jaxlib", "torch", "autograd", "advect", "pyFFTW", "mkl_fft"
+)  # fmt: skip
+
+SLOW = 1.0
+"""Seconds of a call from which on a contestant is called fewer times: patience is better spent on close races."""
+
+SLOW_ROUNDS = 3
+"""Rounds that a slow contestant takes part in."""
 
 Answer = Callable[[Any], Sequence[Any]]
 Cell = str | float | int | None
@@ -181,7 +189,7 @@ class Session:
         shortest : float
             Seconds that one sample takes at least; short calls are repeated within it.
         """
-        running: list[tuple[Contestant, int]] = []
+        running: list[tuple[Contestant, int, int]] = []
         for group in groups:
             reference: tuple[str, list[Any]] | None = None
             for contestant in group:
@@ -198,19 +206,21 @@ class Session:
                     del result
                     # What records and plans at its first calls is ready then.
                     contestant.call()
-                    contestant.call()
-                    contestant.call()
-                    start = time.perf_counter()
-                    contestant.call()
-                    once = time.perf_counter() - start
+                    once = seconds_of(contestant.call)
+                    if once < SLOW:
+                        contestant.call()
+                        once = seconds_of(contestant.call)
                 except Exception as error:
                     contestant.error = one_line(error)
                     if contestant.name.startswith("nbad"):
                         self.failures.append(f"{title}: {contestant.name}: {contestant.error}")
                     continue
-                running.append((contestant, max(1, round(shortest / max(once, 1e-9)))))
+                count = max(1, round(shortest / max(once, 1e-9)))
+                running.append((contestant, count, SLOW_ROUNDS if once >= SLOW else self.rounds))
         for number in range(self.rounds):
-            for contestant, count in running:
+            for contestant, count, rounds in running:
+                if number >= rounds:
+                    continue
                 progress(f"{title}: round {number + 1} of {self.rounds}, {contestant.name}")
                 gc.collect()
                 time.sleep(0.01)  # the threads of the last contestant stop spinning
@@ -319,6 +329,13 @@ class Session:
             }
             Path(self.options.json).write_text(json.dumps(content, indent=1) + "\n")
         return 1 if self.failures else 0
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Return the seconds that a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def without_json(words: Sequence[str]) -> list[str]:

@@ -2,8 +2,9 @@
 
 The first table of each size is of ``ifft(fft(u) * v_hat)``, real and cyclic: two transforms, by everyone who can be told to do
 only these, among them the two calls of rocket-fft on whole arrays that naive code would make. The second is of value and
-gradient of ``sum((convolve(u, v) - m)**2)`` with v and m fixed, compiled where a library can. The last one is of the
-largest memory that a fresh process takes for the latter. Run ``python perf/fft.py``, with ``--shapes`` for other sizes.
+gradient of ``sum((convolve(u, v) - m)**2)`` with v and m fixed, compiled where a library can. Then come linear convolutions
+by SciPy's functions and by ours, each with all its transforms, and the largest memory that a fresh process takes for value
+and gradient. Run ``python perf/fft.py``, with ``--shapes`` for other sizes and ``--only`` for some of the tables.
 """
 
 import json
@@ -25,7 +26,14 @@ from seed import losses, replayed, torch_contestants
 Array = Any
 SHAPES = ("512x512x23", "256x256x256", "2048x2048", "4194304", "4194301")
 QUICK = ("24x20x7", "64x48", "4096", "1009")
-LIBRARIES = ("nbad compiled", "JAX jit", "torch", "scipy.fft by hand")
+LINEAR = (("128x128", "128x128"), ("512x512", "31x31"), ("2048x2048", "63x63"), ("4194304", "4095"))
+QUICK_LINEAR = (("24x24", "5x5"), ("4096", "31"))
+KINDS = ("convolution", "gradient", "linear", "memory")
+LIBRARIES = (
+    "nbad compiled", "JAX jit, hand-written rfft", "JAX jit, plain formula", "torch, hand-written rfft",
+    "scipy.fft by hand", "autograd, plain formula",
+)  # fmt: skip
+MEMORY_ROUNDS = 2
 
 
 def data(shape: tuple[int, ...], dtype: str) -> tuple[Array, Array, Array]:
@@ -183,20 +191,80 @@ def gradients(session: Session, size: str, dtype: str, u: Array, v: Array, m: Ar
     print()
 
 
+# Linear convolutions, as SciPy's functions define them
+
+
+def linear(session: Session, size: str, kernel: str, dtype: str) -> None:
+    """Measure the linear convolution with a kernel, central part, all transforms in each call."""
+    if not _bench.installed("scipy"):
+        return
+    import scipy.fft
+    import scipy.signal
+
+    nbad = _bench.load_nbad()
+    rng = np.random.default_rng(59606)
+    u, v = (rng.random(tuple(int(n) for n in text.split("x"))).astype(dtype) for text in (size, kernel))
+    compiled = nbad.compile(lambda u, v: nbad.convolve(u, v, mode="same"))
+    image = u.copy()
+
+    def replayed() -> Array:
+        touch(image)
+        return compiled(image, v)
+
+    def by_scipy(function: Callable[..., Array]) -> Callable[[], Array]:
+        def call() -> Array:
+            with scipy.fft.set_workers(_bench.THREADS):
+                return function(u, v, mode="same")
+
+        return call
+
+    def alone(result: Array) -> tuple[Array]:
+        return (result,)
+
+    contestants = [
+        Contestant("nbad", lambda: nbad.convolve(u, v, mode="same"), alone),
+        Contestant("nbad compiled, v fixed", replayed, alone),
+        Contestant("scipy.signal.fftconvolve", by_scipy(scipy.signal.fftconvolve), alone),
+        Contestant("scipy.signal.oaconvolve", by_scipy(scipy.signal.oaconvolve), alone),
+    ]
+    title = f"linear convolution, {size} with {kernel} {dtype}"
+    session.measure(title, contestants, rtol=1e-12 if dtype == "float64" else 1e-5)
+    session.table(title, contestants, "nbad")
+    fastest = least([c.median for c in contestants if c.name.startswith("scipy")])
+    session.aim(f"{title}, SciPy / nbad", ratio(fastest, find(contestants, "nbad")), at_least=1.0)
+    print()
+
+
 # Memory, each library in fresh processes
 
 
 def gradient_of(library: str, u: Array, v: Array, m: Array) -> Callable[[], Any]:
-    """Return a call that computes value and gradient in u."""
-    if library == "JAX jit":
+    """Return a call that computes value and gradient in u; nobody copies u, v and m unless the library must."""
+    name, _, loss = library.partition(", ")
+    if name == "JAX jit":
         import jax
 
         arrays = [jax.numpy.asarray(x) for x in (u, v, m)]
-        f = jax.jit(jax.value_and_grad(losses(jax.numpy)["hand-written rfft"]))
+        f = jax.jit(jax.value_and_grad(losses(jax.numpy)[loss]))
         return lambda: jax.block_until_ready(f(*arrays))
-    if library == "torch":
-        return torch_contestants(u, v, m, False)[0].call
-    if library == "scipy.fft by hand":
+    if name == "torch":
+        torch = _bench.load_torch()
+        a, b, c = (torch.from_numpy(x) for x in (u, v, m))
+        a.requires_grad_()
+
+        def by_torch() -> Any:
+            product = torch.fft.rfftn(a) * torch.fft.rfftn(b)
+            value = ((torch.fft.irfftn(product, s=a.shape) - c) ** 2).sum()
+            return value, torch.autograd.grad(value, (a,))
+
+        return by_torch
+    if name == "autograd":
+        import autograd
+        import autograd.numpy
+
+        gradient = autograd.value_and_grad(losses(autograd.numpy)[loss])
+        return lambda: gradient(u, v, m)
+    if name == "scipy.fft by hand":
         import scipy.fft
         from seed import by_hand
 
@@ -215,7 +283,9 @@ def gradient_of(library: str, u: Array, v: Array, m: Array) -> Callable[[], Any]
 def work(library: str, shape: tuple[int, ...], dtype: str) -> None:
     """Measure one library in this process; print the result as JSON."""
     small = data(tuple(min(n, 16) for n in shape), dtype)
-    gradient_of(library, *small)()  # what is loaded and compiled is not what the arrays take
+    call = gradient_of(library, *small)
+    for _ in range(4):  # what is loaded, recorded and compiled is not what the arrays take
+        call()
     u, v, m = data(shape, dtype)
     forget_peak()
     before = resident()
@@ -231,12 +301,13 @@ def peaks(session: Session, size: str, dtype: str) -> None:
     """Measure the peak of value and gradient by each library."""
     title = f"memory at the peak of value and gradient, {size} {dtype}"
     rows: list[list[Any]] = []
-    needed = {"JAX jit": "jax", "torch": "torch", "scipy.fft by hand": "scipy"}
+    needed = {"JAX jit": "jax", "torch": "torch", "scipy.fft by hand": "scipy", "autograd": "autograd"}
     for library in LIBRARIES:
-        if library in needed and not _bench.installed(needed[library]):
+        package = needed.get(library.partition(", ")[0])
+        if package is not None and not _bench.installed(package):
             continue
         found = []
-        for number in range(min(session.rounds, 3)):
+        for number in range(min(session.rounds, MEMORY_ROUNDS)):
             progress(f"{title}: round {number + 1}, {library}")
             command = [sys.executable, __file__, "--worker", library, "--shapes", size, "--dtypes", dtype]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -257,13 +328,12 @@ def peaks(session: Session, size: str, dtype: str) -> None:
 
 
 def main() -> int:
-    parser = _bench.arguments(__doc__.splitlines()[0], rounds=7)
+    parser = _bench.arguments(__doc__.splitlines()[0], rounds=5)
     parser.add_argument("--shapes", nargs="+", help=f"sizes like 512x512x23 (default {' '.join(SHAPES)})")
     parser.add_argument("--dtypes", nargs="+", choices=("float64", "float32"), default=["float64", "float32"])
     parser.add_argument(
-        "--only", nargs="+", choices=("convolution", "gradient", "memory"),
-        default=["convolution", "gradient", "memory"],
-    )  # fmt: skip
+        "--only", nargs="+", choices=KINDS, default=list(KINDS), help="which tables (default all)"
+    )
     parser.add_argument("--worker", choices=LIBRARIES, help="internal: measure this library in this process")
     options = parser.parse_args()
     _bench.prepare()
@@ -280,6 +350,10 @@ def main() -> int:
                 convolution(session, size, dtype, u, v)
             if "gradient" in options.only:
                 gradients(session, size, dtype, u, v, m)
+    if "linear" in options.only:
+        for size, kernel in QUICK_LINEAR if options.quick else LINEAR:
+            for dtype in options.dtypes:
+                linear(session, size, kernel, dtype)
     if "memory" in options.only:
         for size in sizes[:1]:
             for dtype in options.dtypes:
