@@ -42,6 +42,17 @@ def operand(value: Any) -> Any:
     return array
 
 
+def goes_first(value: Any) -> bool:
+    """Return whether an operand is to perform the operation itself: a container of arrays, such as xarray's.
+
+    Those of pandas hold no traced values; they are read as arrays.
+    """
+    kind = type(value)
+    if not hasattr(kind, "__array_ufunc__") or issubclass(kind, (_ndarray, np.generic, ArrayMethods)):
+        return False
+    return kind.__module__.partition(".")[0] != "pandas"
+
+
 def _unfit(value: Any) -> InputTypeError:
     described = InputTypeError.of("it", value)
     what = described.what.partition(": it is ")[2]

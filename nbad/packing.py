@@ -1,7 +1,7 @@
 """Leaves that have a gradient, and how they are packed into a vector.
 
-Owns `ravel` and the dtypes that can be differentiated. Must not know traced values: the inverse of `ravel`
-uses only operations that carry derivatives.
+Owns `ravel` and the dtypes that can be differentiated. Must not know traced values: where a leaf is no plain array or number,
+`ravel` and its inverse use only operations that carry derivatives.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def ravel(tree: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
 
     Notes
     -----
-    float32 and complex64 pass through float64 without loss. Packing a gradient gives the gradient with
-    respect to the packed vector, also for complex leaves.
+    Traced leaves make a traced vector. float32 and complex64 pass through float64 without loss. Packing a gradient gives the
+    gradient with respect to the packed vector, also for complex leaves.
 
     Examples
     --------
@@ -81,15 +81,16 @@ def ravel(tree: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
     """
     tokens, found = take_apart(tree)
     for path, leaf in zip(paths(tree), found, strict=True):
-        check_differentiable(path_text("ravel(tree): tree", path), leaf)
+        model = np.zeros(0, leaf.dtype) if _is_watched(leaf) else leaf
+        check_differentiable(path_text("ravel(tree): tree", path), model)
     widths = [np.size(leaf) * (2 if np.iscomplexobj(leaf) else 1) for leaf in found]
     stops = np.cumsum([0, *widths]).tolist()
-    vector = np.empty(stops[-1])
-    for leaf, start, stop in zip(found, stops[:-1], stops[1:], strict=True):
-        wide = np.complex128 if np.iscomplexobj(leaf) else np.float64
-        vector[start:stop] = np.array(leaf, dtype=wide, order="C").reshape(-1).view(np.float64)
+    vector = np.concatenate([np.zeros(0), *map(_flat, found)])
     # What unravel keeps: no leaf, only how each one looks.
-    looks = [(type(leaf), np.shape(leaf), np.asarray(leaf).dtype) for leaf in found]
+    looks = [
+        (type(leaf), np.shape(leaf), leaf.dtype if _is_watched(leaf) else np.asarray(leaf).dtype)
+        for leaf in found
+    ]
     spans = list(zip(looks, stops[:-1], stops[1:], strict=True))
     total = stops[-1]
 
@@ -102,6 +103,20 @@ def ravel(tree: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
         return assemble(tokens, [unpack(vector[start:stop], *look) for look, start, stop in spans])
 
     return vector, unravel
+
+
+def _is_watched(leaf: Any) -> bool:
+    """Return whether NumPy's functions ask a leaf what they are to do, as they ask traced values."""
+    return not isinstance(leaf, np.ndarray | np.generic) and hasattr(type(leaf), "__array_function__")
+
+
+def _flat(leaf: Any) -> Any:
+    """Return the stretch of the vector that belongs to one leaf."""
+    if not _is_watched(leaf):
+        wide = np.complex128 if np.iscomplexobj(leaf) else np.float64
+        return np.array(leaf, dtype=wide, order="C").reshape(-1).view(np.float64)
+    parts = np.stack([np.real(leaf), np.imag(leaf)], axis=-1) if np.iscomplexobj(leaf) else leaf
+    return np.ravel(parts).astype(np.float64)
 
 
 def _unpack(part: np.ndarray, cls: type, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

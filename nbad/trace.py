@@ -14,7 +14,7 @@ import numpy as np
 from nbad.conversions import Conversions
 from nbad.errors import EscapedTraceError, NoRuleError, RuleError
 from nbad.finite import call, evaluate
-from nbad.keeping import keep_constant, keep_value, operand, root_of, shared_values
+from nbad.keeping import goes_first, keep_constant, keep_value, operand, root_of, shared_values
 from nbad.methods import user_frame, user_line
 from nbad.recorder import add_node, dtype_of, is_real, line_of_frame
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op, constant
@@ -79,8 +79,7 @@ class Traced(Conversions):
             return binding(*args, **kwargs)
         if function in CONSTANT:
             return BINDINGS[constant](function, CONSTANT[function], args, kwargs)
-        name = f"{function.__module__}.{function.__name__}"
-        raise NoRuleError.of(name, at=user_line())
+        raise NoRuleError.of(f"{function.__module__}.{function.__name__}", at=user_line())
 
     def __add__(self, other: Any) -> Any:
         return _binary(operator.add, _ADD, self, other)
@@ -332,6 +331,8 @@ def _finish_scalar(tape: Tape, op: Op, operands: tuple[Any, ...], varied: int, y
 
 def _operands(function: Callable[..., Any], op: Op, a: Any, b: Any) -> Any:
     """Bring unusual operands of an operator into shape, then record."""
+    if goes_first(a) or goes_first(b):
+        return NotImplemented
     a, b = operand(a), operand(b)
     if type(a) in (float, complex) and type(b) in (float, complex):
         return function(a, b)
@@ -340,9 +341,7 @@ def _operands(function: Callable[..., Any], op: Op, a: Any, b: Any) -> Any:
 
 def cast(value: Any, dtype: np.dtype[Any]) -> Any:
     """Return `value` cast to `dtype`, traced where it is traced."""
-    if type(value) is Traced:
-        return BINDINGS[np.ndarray.astype](value, dtype)
-    return np.asarray(value, dtype)
+    return BINDINGS[np.ndarray.astype](value, dtype) if type(value) is Traced else np.asarray(value, dtype)
 
 
 def apply(op: Op, *operands: Any, **attributes: Any) -> Any:

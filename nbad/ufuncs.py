@@ -10,7 +10,7 @@ import numpy as np
 
 from nbad.constants import call_constant
 from nbad.errors import NoRuleError
-from nbad.keeping import operand
+from nbad.keeping import goes_first, operand
 from nbad.methods import user_line
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Op, binds, forward_only
 from nbad.trace import apply, cast, is_traced, plain, underlying
@@ -33,6 +33,8 @@ def add_methods() -> None:
 @binds(np.ufunc)
 def call_form(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record the less common forms of ufunc calls."""
+    if any(map(goes_first, inputs)):
+        return NotImplemented
     if method == "at":
         return BINDINGS[np.ufunc.at](ufunc, *inputs)
     out = kwargs.pop("out", None)

@@ -264,3 +264,42 @@ def test_comparisons_of_large_arrays_were_recorded_as_floats():
         np.testing.assert_allclose(compiled(x), f(x), rtol=1e-12)
         np.testing.assert_allclose(nbad.grad(compiled)(x), nbad.grad(f)(x), rtol=1e-12)
     assert compiled.variants > 0  # it was recorded, not refused
+
+
+def test_leaves_that_are_traced_can_be_packed():
+    def loss(tree):
+        vector, unravel = nbad.ravel([tree, 2.0])
+        again = unravel(vector * vector)[0]
+        return np.sum(vector**3) + np.real(again["z"]) + again["x"]
+
+    tree = {"w": np.array([[1.0, 2.0]], np.float32), "x": 3.0, "z": 1 + 2j}
+    found = nbad.grad(loss)(tree)
+    assert found["w"].dtype == np.float32 and type(found["x"]) is float
+    np.testing.assert_allclose(found["w"], 3 * tree["w"] ** 2)
+    np.testing.assert_allclose(found["x"], 3 * 9 + 2 * 3)
+    np.testing.assert_allclose(found["z"], 3 * 1 + 2 * 1 + 1j * 3 * 4)
+
+
+class Wrapper(np.lib.mixins.NDArrayOperatorsMixin):
+    """A container of an array, traced or not, as xarray's are."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        inner = (x.array if isinstance(x, Wrapper) else x for x in inputs)
+        return Wrapper(getattr(ufunc, method)(*inner, **kwargs))
+
+
+def test_a_container_with_a_protocol_of_its_own_stays_one_whichever_operand_is_traced():
+    a = np.array([1.0, 2.0])
+
+    def loss(x):
+        held = x * Wrapper(a)
+        both = [x + held, np.multiply(x, held), np.sin(held) - x, np.add(x, held, dtype="f8")]
+        assert all(type(y) is Wrapper for y in both)
+        return sum(np.sum(y.array) for y in both)
+
+    x = 0.5
+    np.testing.assert_allclose(nbad.grad(loss)(x), np.sum(1 + a + 2 * a * x + a * np.cos(a * x) - 1 + 1 + a))
+    np.testing.assert_allclose(nbad.grad(nbad.grad(loss))(x), np.sum(2 * a - a * a * np.sin(a * x)))
