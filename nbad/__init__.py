@@ -14,6 +14,7 @@ array([18., 18., 18., 18.])
 from importlib.metadata import PackageNotFoundError, version
 
 from nbad import scipy, scipy_fft, testing
+from nbad.checkpointing import checkpoint
 from nbad.compiled import Compiled, compile, load
 from nbad.control import config, get_threads, set_threads, warmup
 from nbad.directional import hvp, jvp
@@ -66,6 +67,7 @@ __all__ = [
     "TapeError",
     "WrtError",
     "__version__",
+    "checkpoint",
     "compile",
     "config",
     "convolve",

@@ -47,7 +47,7 @@ def check_avals(graph: Graph) -> None:
         for node in graph.nodes:
             if node.op.foreign:
                 continue
-            if node.op.name in NEVER_SAVED:
+            if node.op.name in NEVER_SAVED or node.op.together is not None:
                 raise TapeError(f"the saved tape is damaged: {node.op.name} stands in no recording")
             if len(node.outputs) == 1:
                 _check(graph, node)

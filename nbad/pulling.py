@@ -159,6 +159,11 @@ def pull_node(
         shapes = tuple(frozen.shape(slot) if slot >= 0 else () for slot in edges)
         yield from op.kernel.pullback(tuple(asked), g, kept, shapes, attributes).items()
         return
+    if op.together is not None:
+        attributes = dict(zip(op.attributes, values.attributes, strict=True))
+        operands = [values.operand(k) for k in range(len(edges))]
+        yield from zip(asked, op.together.pull(asked, g, operands, attributes), strict=True)
+        return
     for k in asked:
         pullback = op.pullback_of(k)
         if pullback is None:

@@ -14,6 +14,7 @@ from nbad.kernels.hashing import fingerprint
 from nbad.methods import ArrayMethods, user_frame, user_line
 from nbad.table import Op
 from nbad.tape import ARRAY, TRUTH, Tape, form_of, shape_of
+from nbad.writing import snapshot
 
 _ndarray = np.ndarray
 
@@ -74,6 +75,9 @@ def constant_slot(tape: Tape, value: Any, line: int) -> int:
         key: Any = kind, repr(value)
     elif isinstance(value, np.generic):
         key = value.dtype.str, value.tobytes()
+    elif issubclass(kind, ArrayMethods):
+        key = id(value._tape), value._slot
+        value = snapshot(value)
     else:
         key = id(value)
     slot = tape.known.get(key)

@@ -122,6 +122,7 @@ class Op:
     elementwise: bool = False
     linear: bool = False
     kernel: Kernel | None = None
+    together: Any = None  # does the pullbacks of all asked operands at once: see `nbad.regions`
     metadata: bool = False  # a rule reads shapes or dtypes of operands, so constants need a slot too
     hidden: tuple[int, ...] = ()  # positions in `shared` of the values made at forward time
     foreign: bool = False  # the user's: its outputs may live in memory that he holds
@@ -144,9 +145,10 @@ class Op:
                 self._keep[varied] = found
         return found
 
-    def keep_variadic(self, varied: list[int], count: int) -> Keep:
+    def keep_variadic(self, varied: list[int], count: int, attributes: Any = None) -> Keep:
         """Return what to keep of a variadic op with `count` operands, those at places `varied` carrying a derivative."""
-        return self._needed(varied, count)
+        named = self.together is not None and attributes
+        return self.together.keep(varied, attributes) if named else self._needed(varied, count)
 
     def _needed(self, varied: Iterable[int], count: int) -> Keep:
         operands: set[int] = set()
@@ -238,7 +240,6 @@ def operation(
 
     Examples
     --------
-    >>> import numpy as np
     >>> def scale_forward(x, *, factor):
     ...     return x * factor
     >>> def scale_x(g, factor):
@@ -314,7 +315,6 @@ def elementwise(forward: Function, /, *, name: str | None = None, catch: bool = 
 
     Examples
     --------
-    >>> import numpy as np
     >>> def twice_x(g):
     ...     return g + g
     >>> elementwise(np.positive, name="twice", x=twice_x).elementwise

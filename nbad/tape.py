@@ -25,6 +25,7 @@ array           dtype    length       meaning
 import itertools
 import math
 import struct
+import weakref
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +48,16 @@ ARRAY, SCALAR, PYTHON = range(3)
 TRUTH, CONTENTS = "truth", "contents"
 
 _levels = itertools.count(1)
-_INT, _TRUE, _FALSE, _NONE, _FLOAT, _STR, _TUPLE, _SLICE, _ELLIPSIS, _BIG, _COMPLEX = range(11)
+_INT, _TRUE, _FALSE, _NONE, _FLOAT, _STR, _TUPLE, _SLICE, _ELLIPSIS, _BIG, _COMPLEX, _OPAQUE = range(12)
+
+
+class Opaque:
+    """An attribute that is an object: it is written down by identity, and the tape keeps it alive."""
+
+    __slots__ = ("__weakref__",)
+
+
+_opaque: "weakref.WeakValueDictionary[int, Opaque]" = weakref.WeakValueDictionary()
 
 
 def encode(value: Any, out: "array[int]") -> None:
@@ -92,6 +102,10 @@ def encode(value: Any, out: "array[int]") -> None:
         out.extend(struct.unpack("<2q", struct.pack("<2d", value.real, value.imag)))
     elif isinstance(value, np.integer):
         encode(int(value), out)
+    elif isinstance(value, Opaque):
+        _opaque[id(value)] = value
+        out.append(_OPAQUE)
+        out.append(id(value))
     else:
         raise RuleError(
             f"an attribute of an operation must be an int, float, complex, bool, str, dtype, slice, None or a tuple of these, "
@@ -134,6 +148,8 @@ def decode(attr: Any, position: int) -> tuple[Any, int]:
     if tag == _COMPLEX:
         raw = struct.pack("<2q", int(attr[position]), int(attr[position + 1]))
         return complex(*struct.unpack("<2d", raw)), position + 2
+    if tag == _OPAQUE and (found := _opaque.get(int(attr[position]))) is not None:
+        return found, position + 1
     if tag == _BIG:
         text, position = decode(attr, position)
         return int(text), position
@@ -152,6 +168,7 @@ class Tape:
     """
 
     __slots__ = (
+        "absorbs",
         "add_aval",
         "add_edge",
         "add_line",
@@ -174,6 +191,7 @@ class Tape:
         "foreign",
         "forms",
         "guards",
+        "held",
         "inputs",
         "known",
         "last_aval",
@@ -239,8 +257,11 @@ class Tape:
         self.odd = False  # an input is not in native byte order, so results are not of its dtype
         self.closed = False
         self.records = False
+        self.absorbs = False  # a recording of plain values: what somebody else traces enters as a constant that he watches
         self.forms = array("B")
         self.guards: list[tuple[int, str, Any, int, int]] = []
+        #: attributes that are objects
+        self.held: list[Opaque] = []
         #: recording tapes: the slot of each constant, and which guards there are
         self.known: dict[Any, int] = {}
         #: recording tapes: the line of the next nodes, if it is not the user's that is running
@@ -298,6 +319,8 @@ class Tape:
         """Append the attributes of the node that is about to be appended."""
         for value in values:
             encode(value, self.attr)
+            if isinstance(value, Opaque):
+                self.held.append(value)
         self.attr_node.append(len(self.op))
         self.attr_end.append(len(self.attr))
 

@@ -389,11 +389,11 @@ def _apply(
             values.append(x._value)
             varied.append(k)
         else:
-            values.append(x)
+            values.append(underlying(x) if tape.absorbs else x)
     if tape.records:
         return _record(tape, op, operands, attributes, function, values)
     if op.variadic:
-        keep = op.keep_variadic(varied, len(operands))
+        keep = op.keep_variadic(varied, len(operands), attributes)
     else:
         keep = op.keep(sum(1 << k for k in varied))
     shared: tuple[tuple[int, Any], ...] = ()

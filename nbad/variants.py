@@ -19,6 +19,7 @@ from nbad.deriving import Derived, Primal, answer, derive, pulled
 from nbad.hidden import Hidden
 from nbad.kernels.hashing import fingerprint
 from nbad.kernels.memory import is_alone
+from nbad.regions import regions_of
 from nbad.replay.graph import Graph, masks_of
 from nbad.replay.rewrites import rewrite_joint
 from nbad.report import current
@@ -342,10 +343,11 @@ def _kinds(extra: Sequence[Any]) -> tuple[Any, ...]:
 def _shared_constants(graph: Graph) -> list[tuple[np.ndarray, Any]]:
     """Return the constant arrays that somebody else can reach, with their fingerprints."""
     found = []
-    for slot in list(graph.constants):
-        value = graph.constants[slot]
-        if isinstance(value, np.ndarray) and not _is_private(graph, slot):
-            found.append((value, fingerprint(value)))
+    for part in (graph, *(region.graph for region in regions_of(graph))):
+        for slot in list(part.constants):
+            value = part.constants[slot]
+            if isinstance(value, np.ndarray) and not _is_private(part, slot):
+                found.append((value, fingerprint(value)))
     return found
 
 

@@ -19,7 +19,7 @@ from nbad.table import TABLE, Op
 from nbad.tape import Tape, decode, new_tape, shape_of
 from nbad.trace import Traced, apply, apply_by, carries_derivative, plain
 
-__all__ = ["DERIVED", "OtherShape", "graph_of", "interpret", "record"]
+__all__ = ["DERIVED", "OtherShape", "graph_of", "interpret", "record", "run_node"]
 
 #: The Python operators by the names of their rows: of Python's numbers they make Python's numbers.
 _OPERATORS: dict[str, Callable[..., Any]] = {
@@ -47,7 +47,9 @@ class OtherShape(Exception):
         self.line = line
 
 
-def record(function: Callable[[list[Any]], Any], values: Sequence[Any]) -> tuple[Any, Tape]:
+def record(
+    function: Callable[[list[Any]], Any], values: Sequence[Any], *, absorbs: bool = False
+) -> tuple[Any, Tape]:
     """Call `function` on recorded values.
 
     Parameters
@@ -56,6 +58,8 @@ def record(function: Callable[[list[Any]], Any], values: Sequence[Any]) -> tuple
         Takes the list of traced inputs and returns any container.
     values : sequence of ndarray, NumPy number, float or complex
         The inputs; they become the slots 0, 1, ... in this order.
+    absorbs : bool
+        Values that somebody else traces become constants of the recording, which he watches, and are used plainly.
 
     Returns
     -------
@@ -73,6 +77,7 @@ def record(function: Callable[[list[Any]], Any], values: Sequence[Any]) -> tuple
     """
     tape = new_tape()
     tape.records = True
+    tape.absorbs = absorbs
     tape.inputs = len(values)
     traced = []
     for value in values:
@@ -186,7 +191,7 @@ def interpret(
         operands = [values[slot] for slot in node.operands]
         if base is not None:
             base.fixed_line = DERIVED - node.line
-        y = _run(graph, node, operands)
+        y = run_node(graph, node, operands)
         for slot, value in zip(node.outputs, y if node.op.outputs > 1 else (y,), strict=True):
             if shape_of(value) != graph.avals[slot][1]:
                 raise OtherShape(graph.lines[node.line] if node.line >= 0 else ("<unknown>", 0))
@@ -221,7 +226,7 @@ def _recording_of(inputs: Sequence[Any]) -> Tape | None:
     return None
 
 
-def _run(graph: Graph, node: Node, operands: list[Any]) -> Any:
+def run_node(graph: Graph, node: Node, operands: list[Any]) -> Any:
     """Run one node as the code that recorded it did."""
     op = node.op
     if op.constant:

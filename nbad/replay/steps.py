@@ -13,6 +13,7 @@ import numpy as np
 from nbad.encoding import read_only
 from nbad.keeping import run_forward
 from nbad.replay.graph import ARRAY, PYTHON, Node
+from nbad.replay.recording import OtherShape
 
 _ndarray = np.ndarray
 
@@ -104,7 +105,10 @@ class HostStep:
             return True
         if op.foreign:
             values = [read_only(v) for v in values]
-        made = run_forward(op, values, self.node.attributes, ())[0]
+        try:
+            made = run_forward(op, values, self.node.attributes, ())[0]
+        except OtherShape:  # within a region
+            return False
         return self.keep(made if op.outputs > 1 else (made,), values, env, ids)
 
     def keep(self, results: Any, values: list[Any], env: Environment, ids: Any) -> bool:
