@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nbad.errors import InputTypeError
+from nbad.kernels import memory
 from nbad.tree import assemble, path_text, paths, take_apart
 
 __all__ = ["check_differentiable", "ravel"]
@@ -85,7 +86,13 @@ def ravel(tree: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
         check_differentiable(path_text("ravel(tree): tree", path), model)
     widths = [np.size(leaf) * (2 if np.iscomplexobj(leaf) else 1) for leaf in found]
     stops = np.cumsum([0, *widths]).tolist()
-    vector = np.concatenate([np.zeros(0), *map(_flat, found)])
+    if any(map(_is_watched, found)):
+        vector = np.concatenate([np.zeros(0), *map(_flat, found)])
+    else:
+        vector = memory.empty(stops[-1], np.float64)
+        for leaf, start, stop in zip(found, stops[:-1], stops[1:], strict=True):
+            wide = np.complex128 if np.iscomplexobj(leaf) else np.float64
+            vector[start:stop].view(wide).reshape(np.shape(leaf))[...] = leaf
     # What unravel keeps: no leaf, only how each one looks.
     looks = [
         (type(leaf), np.shape(leaf), leaf.dtype if _is_watched(leaf) else np.asarray(leaf).dtype)
@@ -111,7 +118,7 @@ def _is_watched(leaf: Any) -> bool:
 
 
 def _flat(leaf: Any) -> Any:
-    """Return the stretch of the vector that belongs to one leaf."""
+    """Return the stretch of a traced vector that belongs to one leaf."""
     if not _is_watched(leaf):
         wide = np.complex128 if np.iscomplexobj(leaf) else np.float64
         return np.array(leaf, dtype=wide, order="C").reshape(-1).view(np.float64)
@@ -121,9 +128,11 @@ def _flat(leaf: Any) -> Any:
 
 def _unpack(part: np.ndarray, cls: type, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """Make one leaf from its stretch of a plain vector."""
+    if part.dtype != np.float64 or not part.flags.c_contiguous:
+        part = part.astype(np.float64)
+    array = memory.empty(shape, dtype)
     # The view keeps signed zeros and infinities apart, which re + 1j * im does not.
-    part = part.astype(np.float64)
-    array = (part.view(np.complex128) if dtype.kind == "c" else part).astype(dtype).reshape(shape)
+    array[...] = (part.view(np.complex128) if dtype.kind == "c" else part).reshape(shape)
     if cls is float or cls is complex:
         return array.item()
     return array[()] if issubclass(cls, np.generic) else array

@@ -150,3 +150,14 @@ def test_everything_else_is_refused_by_name(bad: Any) -> None:
 def test_matrix_is_refused() -> None:
     with pytest.raises(InputTypeError, match=r"np\.matrix"):
         check_differentiable("x", np.matrix([[1.0]]))
+
+
+def test_unravel_reads_any_vector_and_copies() -> None:
+    large = np.ones((512, 512), np.float32)  # lies in recycled memory
+    tree = {"z": np.array([1 + 2j, 3 + 4j]), "x": large}
+    vector, unravel = ravel(tree)
+    for given in (np.repeat(vector, 2)[::2], vector.astype(np.float32), vector.astype(">f8")):
+        again = unravel(given)
+        assert again["z"].tolist() == [1 + 2j, 3 + 4j]
+        again["x"][:] = 0
+        assert np.all(given == vector)
