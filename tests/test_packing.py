@@ -156,8 +156,8 @@ def test_unravel_reads_any_vector_and_copies() -> None:
     large = np.ones((512, 512), np.float32)  # lies in recycled memory
     tree = {"z": np.array([1 + 2j, 3 + 4j]), "x": large}
     vector, unravel = ravel(tree)
-    for given in (np.repeat(vector, 2)[::2], vector.astype(np.float32), vector.astype(">f8")):
-        again = unravel(given)
+    for other in (np.repeat(vector, 2)[::2], vector.astype(np.float32), vector.astype(">f8")):
+        again = unravel(other)
         assert again["z"].tolist() == [1 + 2j, 3 + 4j]
         again["x"][:] = 0
-        assert np.all(given == vector)
+        assert np.all(other == vector)
