@@ -280,6 +280,24 @@ def test_leaves_that_are_traced_can_be_packed():
     np.testing.assert_allclose(found["z"], 3 * 1 + 2 * 1 + 1j * 3 * 4)
 
 
+def test_a_copy_of_an_array_without_dimensions_can_be_written_to():
+    def loss(x):
+        y = x.copy()
+        y[...] = y**2
+        y.fill(y + np.copy(x))
+        return y * x
+
+    assert nbad.grad(loss)(np.array(3.0)) == 3 * 9.0 + 2 * 3.0
+    assert nbad.grad(nbad.compile(loss))(np.array(3.0)) == 3 * 9.0 + 2 * 3.0
+
+
+def test_diff_takes_the_defaults_of_numpy_by_name():
+    def loss(x):
+        return np.sum(np.diff(x, 1, -1, np._NoValue, append=np._NoValue) ** 2)
+
+    np.testing.assert_array_equal(nbad.grad(loss)(np.array([1.0, 3.0, 4.0])), [-4.0, 2.0, 2.0])
+
+
 class Wrapper(np.lib.mixins.NDArrayOperatorsMixin):
     """A container of an array, traced or not, as xarray's are."""
 

@@ -245,7 +245,12 @@ TAKES_LIKE.update((np.full, np.array, np.asarray, np.asanyarray))
 
 @binds(np.copy)
 def copy(a: Any, order: str = "K", subok: bool = False) -> Any:
-    made, value = np.positive(a), underlying(a)
+    value = underlying(a)
+    if type(value) is _ndarray and value.ndim == 0:
+        return _filled(
+            np.zeros((), value.dtype), a
+        )  # a ufunc makes a number of it, which cannot be written to
+    made = np.positive(a)
     if type(value) is not _ndarray or value.ndim < 2 or order == "K":
         return made
     if order == "F" or (order == "A" and value.flags.fnc):

@@ -14,6 +14,7 @@ from nbad.constants import plainly
 from nbad.errors import NoRuleError
 from nbad.methods import user_line
 from nbad.rules.indexing import gather_along
+from nbad.rules.reductions import ABSENT
 from nbad.rules.shaping import along, as_operand, axis_index, axis_tuple, ravel, refuse, reshape, shape_of
 from nbad.table import binds, forward_only, operation
 from nbad.trace import apply, cast, is_traced, plain, underlying
@@ -291,7 +292,8 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
         raise ValueError("diff requires input that is at least one dimensional")
     axis = axis_index(axis, len(shape_of(a)))
     one = tuple(1 if d == axis else length for d, length in enumerate(shape_of(a)))
-    parts = [x if x is None or len(shape_of(x)) else np.broadcast_to(x, one) for x in (prepend, append)]
+    given = [None if x is ABSENT else x for x in (prepend, append)]
+    parts = [x if x is None or len(shape_of(x)) else np.broadcast_to(x, one) for x in given]
     a = _joined(parts[0], a, parts[1], axis)
     for _ in range(n):
         a = a[along(axis, slice(1, None))] - a[along(axis, slice(None, -1))]

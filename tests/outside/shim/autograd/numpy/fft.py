@@ -1,0 +1,3 @@
+"""numpy.fft, whose functions come to nbad by themselves."""
+
+from numpy.fft import *  # noqa: F403

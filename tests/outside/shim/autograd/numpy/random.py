@@ -1,0 +1,3 @@
+"""numpy.random, of plain numbers."""
+
+from numpy.random import *  # noqa: F403
