@@ -14,6 +14,7 @@ import nbad
 from nbad import scipy_fft
 from nbad.kernels.block import DTYPES
 from nbad.program import PROGRAMS, READY
+from nbad.refusals import reason_of
 from nbad.table import BINDINGS, CONSTANT, TABLE, UFUNCS, Op
 
 PAGE = Path(__file__).parent / "reference" / "functions.md"
@@ -25,11 +26,16 @@ FAMILIES = (
     ("shaping", "Shaping"),
     ("rearranging", "Rearranging"),
     ("indexing", "Indexing"),
+    ("ordering", "Order and quantiles"),
+    ("sampling", "Sampled functions"),
+    ("statistics", "Statistics"),
+    ("applying", "Functions of functions, and choices"),
     ("filling", "New arrays, and functions that write"),
     ("contractions", "Contractions"),
     ("decompositions", "Decompositions of matrices"),
     ("solving", "Inverses and linear equations"),
     ("linalg", "Norms"),
+    ("polynomials", "Polynomials"),
     ("fourier", "Fourier transforms"),
 )
 HEAD = """# Supported NumPy functions
@@ -43,7 +49,6 @@ Keywords work as in NumPy unless the error message says otherwise;
 `out=` takes [an array that can be written](../how-to/in-place.md).
 
 """
-REFUSED = "refused"
 
 
 def public_names() -> dict[Any, list[str]]:
@@ -70,12 +75,6 @@ def family_of(function: Any) -> str:
         return "elementwise"
     target = getattr(target, "func", target)
     return str(target.__module__).rpartition(".")[2]
-
-
-def is_refused(function: Any) -> bool:
-    """Tell whether a binding only says what to use instead."""
-    target = BINDINGS.get(function)
-    return getattr(getattr(target, "func", None), "__name__", "") == REFUSED
 
 
 def also(names: list[str]) -> str:
@@ -120,7 +119,7 @@ def page() -> str:
     """Return the page."""
     names = public_names()
     lines = []
-    bound = {f: n for f, n in names.items() if (f in BINDINGS or f in UFUNCS) and not is_refused(f)}
+    bound = {f: n for f, n in names.items() if (f in BINDINGS or f in UFUNCS) and not reason_of(f)}
     for family, title in FAMILIES:
         rows = [(f"`{n[0]}`", also(n)) for f, n in bound.items() if family_of(f) == family]
         lines += [f"## {title}", "", *table(("function", "other spellings"), sorted(rows))]
@@ -151,7 +150,9 @@ def page() -> str:
         sorted((f"`{n[0]}`", also(n)) for f, n in names.items() if f in CONSTANT),
     )
     lines += ["## Refused", "", "They raise `NoRuleError`, which says what to use instead.", ""]
-    refused = sorted((f"`{n[0]}`", BINDINGS[f].args[1]) for f, n in names.items() if is_refused(f))
+    refused = sorted(
+        (f"`{n[0]}`", why) for f, n in names.items() if f not in CONSTANT and (why := reason_of(f))
+    )
     lines += table(("function", "instead"), refused)
     lines += ["## Rows of the op table", ""]
     lines += [

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from nbad.conversions import Conversions
-from nbad.errors import EscapedTraceError, NoRuleError, RuleError
+from nbad.errors import EscapedTraceError, RuleError
 from nbad.finite import call, evaluate
 from nbad.keeping import goes_first, keep_constant, keep_value, operand, root_of, shared_values
 from nbad.methods import user_frame, user_line
 from nbad.recorder import add_node, dtype_of, is_real, line_of_frame
+from nbad.refusals import refusal
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Keep, Op, constant
 from nbad.tape import Tape, shape_of
 from nbad.writing import TAKES_LIKE, deliver, enlist, follow, snapshot
@@ -79,7 +80,7 @@ class Traced(Conversions):
             return binding(*args, **kwargs)
         if function in CONSTANT:
             return BINDINGS[constant](function, CONSTANT[function], args, kwargs)
-        raise NoRuleError.of(f"{function.__module__}.{function.__name__}", at=user_line())
+        raise refusal(function)
 
     def __add__(self, other: Any) -> Any:
         return _binary(operator.add, _ADD, self, other)

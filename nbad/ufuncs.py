@@ -12,6 +12,7 @@ from nbad.constants import call_constant
 from nbad.errors import NoRuleError
 from nbad.keeping import goes_first, operand
 from nbad.methods import user_line
+from nbad.refusals import reason_of
 from nbad.table import BINDINGS, CONSTANT, UFUNCS, Op, binds, forward_only
 from nbad.trace import apply, cast, is_traced, plain, underlying
 from nbad.writing import check_cast, deliver
@@ -126,4 +127,6 @@ def _into(
 
 def _no_rule(ufunc: np.ufunc, form: str = "", instead: str | None = None) -> NoRuleError:
     package = "np." if getattr(np, ufunc.__name__, None) is ufunc else ""
-    return NoRuleError.of(f"{package}{ufunc.__name__}{form}", at=user_line(), instead=instead)
+    return NoRuleError.of(
+        f"{package}{ufunc.__name__}{form}", at=user_line(), instead=instead or reason_of(ufunc)
+    )

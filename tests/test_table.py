@@ -40,6 +40,11 @@ NON_DIFFERENTIABLE: dict[str, str] = {
     "insert": "as `delete`",
     "repeat_each": "as `delete`",
     "bincount": "without weights",
+    "matrix_rank": "a whole number; refused where a derivative would be lost",
+    "unwrap": "of integers",
+    "quantile": "weighted, of plain values: which elements are the quantiles",
+    "nanquantile": "as `quantile`",
+    "histogram_bin_edges": "how many, and whether they are in order",
     "winners": "which of several writes to one place is the last",
 }
 #: NumPy's ufuncs that have no meaning for numbers.

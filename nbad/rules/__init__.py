@@ -2,6 +2,7 @@
 
 from nbad import constants, ufuncs
 from nbad.rules import (
+    applying,
     contractions,
     convolution,
     decompositions,
@@ -11,10 +12,14 @@ from nbad.rules import (
     fourier,
     indexing,
     linalg,
+    ordering,
+    polynomials,
     rearranging,
     reductions,
+    sampling,
     shaping,
     solving,
+    statistics,
     updating,
 )
 
@@ -22,6 +27,7 @@ constants.bind_operators()
 ufuncs.add_methods()
 
 __all__ = [
+    "applying",
     "contractions",
     "convolution",
     "decompositions",
@@ -31,10 +37,14 @@ __all__ = [
     "fourier",
     "indexing",
     "linalg",
+    "ordering",
+    "polynomials",
     "rearranging",
     "reductions",
+    "sampling",
     "shaping",
     "solving",
+    "statistics",
     "ufuncs",
     "updating",
 ]

@@ -21,12 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.linalg._linalg import EighResult, EigResult, QRResult, SVDResult
 
+from nbad.constants import plainly
+from nbad.conversions import depends
 from nbad.errors import NoRuleError
 from nbad.methods import user_line
+from nbad.refusals import refusal
 from nbad.rules.contractions import array
 from nbad.rules.reductions import conjugate, real_dtype
-from nbad.table import binds, constant, operation
-from nbad.trace import apply, plain
+from nbad.table import binds, forward_only, operation
+from nbad.trace import apply, is_traced, plain
 
 Shape = tuple[int, ...]
 
@@ -308,4 +311,22 @@ def eigvals(a: Any) -> Any:
     return eig(a).eigenvalues  # of eigvals alone, the order is not always that of eig
 
 
-constant(np.linalg.matrix_rank)
+MATRIX_RANK = forward_only(np.linalg.matrix_rank)
+
+
+@binds(np.linalg.matrix_rank)
+def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, rtol: Any = None) -> Any:
+    """Return the rank of what no derivative passes through, such as ``nbad.stop_gradient(x)``; refuse anything else."""
+    if any(map(_varies, (A, tol, rtol))):
+        raise refusal(np.linalg.matrix_rank)
+    return plainly(np.linalg.matrix_rank, MATRIX_RANK, A, tol, hermitian, rtol=rtol)
+
+
+def _varies(x: Any) -> bool:
+    """Return whether `x` depends on an input of the function that is differentiated or recorded."""
+    plain(x)  # raises if its call has ended
+    while is_traced(x):
+        if depends(x._tape, x._slot):
+            return True
+        x = x._value
+    return False

@@ -141,12 +141,13 @@ def tan_x(g, y):
     return g * np.conj(1 + y * y)
 
 
+# Of a complex number on a cut, the sign of the zero in 1 - x * x says which side it is on; subtracting from 1 would lose it.
 def arcsin_x(g, x):
-    return g / np.conj(np.sqrt(1 - x * x))
+    return g / np.conj(np.sqrt(-(x * x - 1)))
 
 
 def arccos_x(g, x):
-    return -g / np.conj(np.sqrt(1 - x * x))
+    return -g / np.conj(np.sqrt(-(x * x - 1)))
 
 
 def arctan_x(g, x):
@@ -166,12 +167,12 @@ def tanh_x(g, y):
 
 
 def arcsinh_x(g, x):
-    return g / np.conj(np.sqrt(1 + x * x))
+    return g / np.conj(np.sqrt(-(-x * x - 1)))
 
 
 def arccosh_x(g, x):
     # The product of roots, not the root of the product: it has NumPy's branch for complex x.
-    return g / np.conj(np.sqrt(x - 1) * np.sqrt(x + 1))
+    return g / np.conj(np.sqrt(x - 1) * np.sqrt(-(-x - 1)))
 
 
 def arctanh_x(g, x):

@@ -66,7 +66,7 @@ def _repeated(values: Any, count: int) -> Any:
     return flat if size == count or count == 0 else flat[np.arange(count) % size]
 
 
-def _unravelled(places: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
+def unravelled(places: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
     """Return index arrays for numbers of elements in C order."""
     found = []
     for n in reversed(shape):
@@ -86,7 +86,7 @@ def put_numbers(a: Any, ind: Any, v: Any, mode: str = "raise") -> None:
         raise IndexError(f"an index is out of bounds for an array of {size} elements: {bad}")
     count = math.prod(shape_of(places))
     if count and math.prod(shape_of(v)):
-        setitem(a, _unravelled(places % size, shape_of(a)), _repeated(v, count))
+        setitem(a, unravelled(places % size, shape_of(a)), _repeated(v, count))
 
 
 @binds(np.place)
@@ -139,7 +139,7 @@ def put_along_axis(arr: Any, indices: Any, values: Any, axis: int | None = -1) -
     check_plain("np.put_along_axis", arr)
     numbers = np.arange(math.prod(shape_of(arr))).reshape(shape_of(arr))
     places = np.take_along_axis(numbers, indices, axis)
-    setitem(arr, _unravelled(places, shape_of(arr)), values)
+    setitem(arr, unravelled(places, shape_of(arr)), values)
 
 
 # New arrays ---------------------------------------------------------------------------------------
@@ -199,7 +199,10 @@ def _bind_like(function: Callable[..., Any]) -> None:
     TAKES_LIKE.add(function)
 
 
-for _function in (np.zeros, np.ones, np.empty, np.eye, np.identity, np.tri, np.arange):
+for _function in (
+    np.zeros, np.ones, np.empty, np.eye, np.identity, np.tri, np.arange, np.frombuffer, np.fromfile, np.fromfunction,
+    np.fromiter, np.fromstring, np.genfromtxt, np.loadtxt,
+):  # fmt: skip
     _bind_like(_function)
 
 
@@ -240,7 +243,19 @@ def asarray(
     return array(a, dtype, copy=bool(copy), like=like)
 
 
-TAKES_LIKE.update((np.full, np.array, np.asarray, np.asanyarray))
+@binds(np.ascontiguousarray, np.asfortranarray)
+def ordered_array(a: Any, dtype: Any = None, *, like: Any) -> Any:
+    return array(a, dtype, copy=False, ndmin=1, like=like)
+
+
+@binds(np.require)
+def require(a: Any, dtype: Any = None, requirements: Any = None, *, like: Any) -> Any:
+    return array(a, dtype, copy=False, like=like)
+
+
+TAKES_LIKE.update(
+    (np.full, np.array, np.asarray, np.asanyarray, np.ascontiguousarray, np.asfortranarray, np.require)
+)
 
 
 @binds(np.copy)

@@ -23,7 +23,6 @@ from nbad.rules.shaping import (
     axis_index,
     holds_traced,
     ravel,
-    refuse,
     refuse_out,
     shape_of,
 )
@@ -286,7 +285,7 @@ def take(a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: s
     if axis is None:
         a, axis = ravel(a), 0
     axis = axis_index(axis, len(shape_of(a)))
-    places: Any = _places(indices)
+    places: Any = integer_places(indices)
     length = shape_of(a)[axis]
     if mode == "wrap":
         places = np.mod(places, length)
@@ -297,7 +296,7 @@ def take(a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: s
     return gather_along(a, places, axis, unique=places.size < 2)
 
 
-def _places(indices: Any) -> Any:
+def integer_places(indices: Any) -> Any:
     """Return `indices` as an array of integers."""
     found = _as_places(indices)
     if is_traced(found) and found.dtype.kind in "iub":
@@ -316,10 +315,10 @@ def _fancy(places: np.ndarray, axis: int) -> list[np.ndarray]:
 
 @binds(np.take_along_axis)
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
-    return _take_along(as_operand(arr), _places(indices), axis, unique=False)
+    return take_along(as_operand(arr), integer_places(indices), axis, unique=False)
 
 
-def _take_along(a: Any, places: np.ndarray, axis: int | None, *, unique: bool) -> Any:
+def take_along(a: Any, places: np.ndarray, axis: int | None, *, unique: bool) -> Any:
     if axis is None:
         if places.ndim != 1:
             raise ValueError("when axis=None, `indices` must have a single dimension.")
@@ -348,7 +347,7 @@ def sort(
     if axis is None:
         a, axis = ravel(a), 0
     backwards: dict[str, Any] = {"descending": True} if descending else {}  # from NumPy 2.5 on
-    return _take_along(a, np.argsort(plain(a), axis, kind="stable", **backwards), axis, unique=True)
+    return take_along(a, np.argsort(plain(a), axis, kind="stable", **backwards), axis, unique=True)
 
 
 @binds(np.compress)
@@ -440,7 +439,7 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
 
 @binds(np.bincount)
 def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
-    places = _places(x)
+    places = integer_places(x)
     if weights is None:
         return plainly(np.bincount, BINCOUNT, places, None, minlength)
     if places.ndim != 1 or (places < 0).any():
@@ -474,12 +473,7 @@ def nonzero(a: Any) -> Any:
 
 constant(
     np.flatnonzero, np.argwhere, np.searchsorted, np.digitize, np.argsort, np.argpartition, np.lexsort,
-    np.argmax, np.argmin, np.nanargmax, np.nanargmin, np.count_nonzero, np.ravel_multi_index,
+    np.argmax, np.argmin, np.nanargmax, np.nanargmin, np.count_nonzero, np.ravel_multi_index, np.isin,
+    np.packbits, np.unpackbits,
 )  # fmt: skip
 metadata(np.tril_indices_from, np.triu_indices_from, np.diag_indices_from)
-
-refuse(np.choose, "Use np.select or np.where.")
-refuse(np.piecewise, "Use np.where or np.select.")
-refuse(np.unique, "Which elements are equal changes from point to point: use np.sort, or index with what np.unique "
-       "returns for nbad.stop_gradient(x) with return_index=True.")  # fmt: skip
-refuse(np.partition, "Use np.sort.")

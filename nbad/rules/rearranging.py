@@ -15,7 +15,7 @@ from nbad.errors import NoRuleError
 from nbad.methods import user_line
 from nbad.rules.indexing import gather_along
 from nbad.rules.reductions import ABSENT
-from nbad.rules.shaping import along, as_operand, axis_index, axis_tuple, ravel, refuse, reshape, shape_of
+from nbad.rules.shaping import along, as_operand, axis_index, axis_tuple, ravel, reshape, shape_of
 from nbad.table import binds, forward_only, operation
 from nbad.trace import apply, cast, is_traced, plain, underlying
 from nbad.writing import linked, makes_views
@@ -322,7 +322,3 @@ def _joined(before: Any, a: Any, after: Any, axis: int) -> Any:
     """Return the parts that are not None, joined."""
     parts = [x for x in (before, a, after) if x is not None]
     return np.concatenate(parts, axis) if len(parts) > 1 else a
-
-
-refuse(np.apply_along_axis, "Write the function for whole arrays, or stack its results with np.stack.")
-refuse(np.trim_zeros, "Index with the positions of the first and last element that is kept.")

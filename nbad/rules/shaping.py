@@ -5,11 +5,9 @@ Whatever only adds, removes or merges dimensions is a `reshape`, which the sweep
 row here reads a primal.
 """
 
-import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -130,16 +128,6 @@ def refuse_out(name: str, out: Any) -> None:
     """Raise if an output array was given: it could not carry the derivative."""
     if out is not None:
         raise NoRuleError.of(f"np.{name} with out=", at=user_line(), instead="Use its result.")
-
-
-def refused(name: str, instead: str, *args: Any, **kwargs: Any) -> Any:
-    """Raise: the function `name` has no rule, with what to do instead."""
-    raise NoRuleError.of(f"np.{name}", at=user_line(), instead=instead)
-
-
-def refuse(function: Callable[..., Any], instead: str) -> None:
-    """Bind a NumPy function to an error that says what to do instead."""
-    BINDINGS[function] = functools.partial(refused, function.__name__, instead)
 
 
 def shape_tuple(shape: Any) -> tuple[int, ...]:
@@ -476,5 +464,5 @@ if hasattr(np, "unstack"):  # from NumPy 2.1 on
 constant(np.min_scalar_type)
 metadata(
     np.ndim, np.shape, np.size, np.result_type, np.can_cast, np.common_type,
-    np.array_repr, np.array_str, np.array2string, np.may_share_memory, np.shares_memory, np.isfortran,
+    np.array_repr, np.array_str, np.array2string, np.may_share_memory, np.shares_memory, np.isfortran, np.einsum_path,
 )  # fmt: skip

@@ -111,7 +111,9 @@ CASES: dict[Any, tuple[Callable[..., Any], tuple[Any, ...], tuple[Any, ...]]] = 
     np.ravel_multi_index: two(
         lambda i, j: np.ravel_multi_index((i, j), (20, 20), mode="clip"), (abs(N), abs(N2)), (abs(N2), abs(N))
     ),
-    np.linalg.matrix_rank: one(np.linalg.matrix_rank),
+    np.isin: two(lambda x, y: np.isin(np.rint(x), np.rint(y))),
+    np.packbits: one(lambda x: np.packbits(x > 0, axis=1)),
+    np.unpackbits: one(lambda x: np.unpackbits((x > 0).astype(np.uint8), axis=1)),
     np.min_scalar_type: one(lambda x: np.argmax(x, axis=np.ndim(np.min_scalar_type(x))), X, X2),
 }  # fmt: skip
 

@@ -328,13 +328,28 @@ def test_results_have_names(function: Any) -> None:
     assert seen == [(type(function(x)), function(x)._fields)]
 
 
-def test_the_rank_is_a_plain_integer() -> None:
+def test_the_rank_of_a_constant_is_a_plain_integer() -> None:
     def loss(x: Any) -> Any:
-        rank = np.linalg.matrix_rank(x)
-        assert isinstance(rank, np.integer)
+        rank = np.linalg.matrix_rank(nbad.stop_gradient(x))
         return rank * np.sum(x)
 
-    assert nbad.grad(loss)(np.diag([1.0, 2.0, 0.0])).tolist() == np.full((3, 3), 2.0).tolist()
+    x = np.diag([1.0, 2.0, 0.0])
+    for function in (loss, nbad.compile(loss)):
+        for scale, rank in ((1.0, 2.0), (0.0, 0.0)):
+            assert nbad.grad(function)(scale * x).tolist() == np.full((3, 3), rank).tolist()
+
+
+@pytest.mark.filterwarnings("ignore:loss")
+@pytest.mark.parametrize("wrap", [lambda f: f, nbad.compile])
+def test_the_rank_is_refused_where_a_derivative_would_be_lost(wrap: Any) -> None:
+    @wrap
+    def loss(x: Any) -> Any:
+        return np.linalg.matrix_rank(x @ x.T) * np.sum(x)
+
+    # What cannot be recorded is called as it is, with a warning.
+    with pytest.raises(NoRuleError, match=r"(?s)matrix_rank has no rule.*stop_gradient\(a\)"):
+        nbad.grad(loss)(np.eye(3))
+    assert loss(np.eye(3)) == 9.0
 
 
 @pytest.mark.parametrize(

@@ -602,3 +602,25 @@ def test_which_complex_rules_run_in_blocks() -> None:
         row.name for row in vars(elementwise).values() if isinstance(row, Op)
     }
     assert both - rows == {"imag"}
+
+
+@pytest.mark.parametrize(
+    ("function", "places", "along"),
+    [
+        (np.arcsin, (2 + 0j, complex(2, -0.0), complex(-2, 0.0), complex(-2, -0.0)), 1),
+        (np.arccos, (2 + 0j, complex(2, -0.0), complex(-2, 0.0), complex(-2, -0.0)), 1),
+        (np.arccosh, (0.5 + 0j, complex(0.5, -0.0), complex(-2, 0.0), complex(-2, -0.0)), 1),
+        (np.arcsinh, (2j, complex(-0.0, 2), complex(0.0, -2), complex(-0.0, -2)), 1j),
+    ],
+)
+def test_the_sign_of_zero_tells_the_side_of_a_branch_cut(function: Any, places: Any, along: complex) -> None:
+    step = 2.0**-20
+    for z in places:
+        # Steps along the cut, which leave the part that is a zero as it is.
+        ends = [
+            np.array([complex(z.real + s, z.imag) if along == 1 else complex(z.real, z.imag + s)])
+            for s in (step, -step)
+        ]
+        slope = (function(ends[0]) - function(ends[1])) / (2 * step * along)
+        _, pullback = nbad.vjp(function, np.array([z]))
+        np.testing.assert_allclose(np.conj(pullback(np.ones(1, complex))), slope, atol=1e-9)

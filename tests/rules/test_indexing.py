@@ -272,10 +272,7 @@ BAD = {
     "diag": (lambda x: np.diag(x[None]), ValueError, "1- or 2-d"),
     "bincount": (lambda x: np.bincount([0, -1], x[0, :2]), ValueError, "negative|non-negative"),
     "bincount lengths": (lambda x: np.bincount([0], x[0]), ValueError, "same length"),
-    "choose": (lambda x: np.choose([0, 1], x), nbad.NoRuleError, "np.select"),
-    "piecewise": (lambda x: np.piecewise(x, [MASK], [1.0]), nbad.NoRuleError, "np.where"),
     "unique": (np.unique, nbad.NoRuleError, "return_index"),
-    "partition": (lambda x: np.partition(x, 1), nbad.NoRuleError, "np.sort"),
 }
 
 

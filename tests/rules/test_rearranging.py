@@ -111,7 +111,6 @@ BAD = {
         nbad.NoRuleError,
         "np.broadcast_to",
     ),
-    "apply": (lambda x: np.apply_along_axis(np.sum, 0, x), nbad.NoRuleError, "np.stack"),
 }
 
 
