@@ -19,6 +19,7 @@ from nbad.compiled import Compiled, compile, load
 from nbad.control import config, get_threads, set_threads, warmup
 from nbad.directional import hvp, jvp
 from nbad.errors import (
+    ConvergenceError,
     DetachError,
     EscapedTraceError,
     InputTypeError,
@@ -32,6 +33,7 @@ from nbad.errors import (
     TapeError,
     WrtError,
 )
+from nbad.implicit import Equations, implicit_root
 from nbad.jacobians import hessian, jacobian
 from nbad.linearizing import Linearization, linearize
 from nbad.operators import Convolution
@@ -51,8 +53,10 @@ except PackageNotFoundError:  # run from a source folder that is not installed
 __all__ = [
     "CompileReport",
     "Compiled",
+    "ConvergenceError",
     "Convolution",
     "DetachError",
+    "Equations",
     "EscapedTraceError",
     "InputTypeError",
     "KernelError",
@@ -76,6 +80,7 @@ __all__ = [
     "grad",
     "hessian",
     "hvp",
+    "implicit_root",
     "jacobian",
     "jvp",
     "linearize",

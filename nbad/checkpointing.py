@@ -7,10 +7,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from nbad import tree
-from nbad.regions import run_region
+from nbad.regions import closed_over, is_array, run_region
 from nbad.trace import is_traced
 
 __all__ = ["checkpoint"]
@@ -74,9 +72,9 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function, updated=())
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
         skeleton, leaves = tree.take_apart((args, kwargs))
-        if not any(map(is_traced, leaves)) and not any(map(is_traced, _closed_over(function))):
+        if not any(map(is_traced, leaves)) and not any(map(is_traced, closed_over(function))):
             return function(*args, **kwargs)
-        places = [i for i, leaf in enumerate(leaves) if is_traced(leaf) or _is_array(leaf)]
+        places = [i for i, leaf in enumerate(leaves) if is_traced(leaf) or is_array(leaf)]
 
         def run(values: Any) -> Any:
             filled = list(leaves)
@@ -88,20 +86,3 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
         return run_region(run, [leaves[i] for i in places])
 
     return checkpointed
-
-
-def _is_array(leaf: Any) -> bool:
-    """Return whether a leaf is an array that may be recorded."""
-    unusual = isinstance(leaf, np.ma.MaskedArray | np.matrix)
-    return isinstance(leaf, np.ndarray) and not unusual and leaf.dtype.kind in "fciub"
-
-
-def _closed_over(function: Any) -> list[Any]:
-    """Return the leaves of what a function closes over."""
-    found = []
-    for cell in getattr(function, "__closure__", None) or ():
-        try:
-            found += tree.leaves(cell.cell_contents)
-        except ValueError:  # not bound yet
-            continue
-    return found

@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 
 __all__ = [
+    "ConvergenceError",
     "DetachError",
     "EscapedTraceError",
     "InputTypeError",
@@ -463,4 +464,36 @@ class KernelError(NbadError, RuntimeError):
             f"the compiled kernel {kernel} failed; its results were thrown away",
             at=at,
             fix="This is a defect of nbad: please report it with the shapes and dtypes.",
+        )
+
+
+class ConvergenceError(NbadError, ArithmeticError):
+    """Equations that a derivative needs were not solved."""
+
+    @classmethod
+    def of(cls, name: str, residual: float, tolerance: float, *, at: str | None = None) -> Self:
+        """Describe what is left of the equations.
+
+        Parameters
+        ----------
+        name : str
+            Who solves them.
+        residual : float
+            Norm of the residual relative to that of the right side.
+        tolerance : float
+            What it was to be.
+        at : str, optional
+            The source line.
+
+        Returns
+        -------
+        ConvergenceError
+            The error, to be raised.
+        """
+        return cls(
+            f"{name}: the linear equations of the derivative were not solved: the relative residual is {residual:.3g}, "
+            f"the tolerance {tolerance:.3g}",
+            at=at,
+            fix='With solve="cg" the matrix must be symmetric and definite: else take "gmres"; raise maxiter or the tolerance, '
+            "or give a solver of your own with a preconditioner.",
         )

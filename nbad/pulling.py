@@ -162,7 +162,8 @@ def pull_node(
     if op.together is not None:
         attributes = dict(zip(op.attributes, values.attributes, strict=True))
         operands = [values.operand(k) for k in range(len(edges))]
-        yield from zip(asked, op.together.pull(asked, g, operands, attributes), strict=True)
+        y = tuple(frozen.tape.objects[values.out : values.out + op.outputs])
+        yield from zip(asked, op.together.pull(asked, g, operands, y, attributes), strict=True)
         return
     for k in asked:
         pullback = op.pullback_of(k)

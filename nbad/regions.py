@@ -29,7 +29,7 @@ from nbad.trace import Traced, apply, carries_derivative, is_traced, plain, unde
 from nbad.transforms import swept
 from nbad.writing import snapshot
 
-__all__ = ["Region", "regions_of", "run_region"]
+__all__ = ["Region", "closed_over", "is_array", "members", "regions_of", "restored", "run_region"]
 
 #: The op tables count outputs in one byte.
 _MOST_OUTPUTS = 255
@@ -89,7 +89,7 @@ class Region(Opaque):
         known = dict(graph.constants)
         for k, value in zip(plan.reads, operands, strict=True):
             slot = graph.inputs[k]
-            known[slot] = _restored(value, graph.avals[slot][0], graph.forms[slot])
+            known[slot] = restored(value, graph.avals[slot][0], graph.forms[slot])
         seeds: dict[int, Any] = {}
         for i, slot in plan.seeds.items():
             seeds[slot] = seeds[slot] + g[i] if slot in seeds else g[i]
@@ -143,7 +143,7 @@ class Region(Opaque):
                 known.pop(slot, None)
 
 
-def _restored(value: Any, dtype: np.dtype[Any], form: int) -> Any:
+def restored(value: Any, dtype: np.dtype[Any], form: int) -> Any:
     """Return a kept operand as it was: the tape keeps numbers without their dtype."""
     if is_traced(value) or isinstance(value, np.ndarray) or form not in (ARRAY, SCALAR):
         return value
@@ -163,10 +163,11 @@ def checkpoint_forward(*xs: Any, region: Region) -> Any:
 
 
 def checkpoint_xs(g: Any, k: int, xs: tuple[Any, ...], region: Region) -> Any:
-    return region.pull((k,), _members(g), xs)[0]
+    return region.pull((k,), members(g), xs)[0]
 
 
-def _members(g: Any) -> tuple[Any, ...]:
+def members(g: Any) -> tuple[Any, ...]:
+    """Return a tuple for what a rule gets of one output or of several."""
     return g if isinstance(g, tuple) else (g,)
 
 
@@ -180,10 +181,10 @@ class _Together:
         return Keep(region.plan(tuple(varied), outs).reads, False, ())
 
     def pull(
-        self, asked: Sequence[int], g: Any, operands: Sequence[Any], attributes: Mapping[str, Any]
+        self, asked: Sequence[int], g: Any, operands: Sequence[Any], y: Any, attributes: Mapping[str, Any]
     ) -> Any:
         """Return the cotangents of the operands at `asked`."""
-        return attributes["region"].pull(tuple(asked), _members(g), operands)
+        return attributes["region"].pull(tuple(asked), members(g), operands)
 
 
 _ROWS: dict[int, Op] = {}
@@ -342,5 +343,22 @@ def _settled(value: Any, operands: Sequence[Any]) -> Any:
 
 def regions_of(graph: Graph) -> list[Region]:
     """Return the regions in a graph, also those within regions."""
-    found = [node.attributes["region"] for node in graph.nodes if node.op.together is not None]
+    found = [node.attributes["region"] for node in graph.nodes if "region" in node.attributes]
     return [*found, *(inner for region in found for inner in regions_of(region.graph))]
+
+
+def is_array(leaf: Any) -> bool:
+    """Return whether a leaf is an array that may be recorded."""
+    unusual = isinstance(leaf, np.ma.MaskedArray | np.matrix)
+    return isinstance(leaf, np.ndarray) and not unusual and leaf.dtype.kind in "fciub"
+
+
+def closed_over(function: Any) -> list[Any]:
+    """Return the leaves of what a function closes over."""
+    found = []
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            found += tree.leaves(cell.cell_contents)
+        except ValueError:  # not bound yet
+            continue
+    return found

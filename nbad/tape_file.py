@@ -106,8 +106,8 @@ def _arrays_of(graph: Graph, tables: dict[str, dict[Any, int]]) -> dict[str, Any
     for op in {node.op for node in graph.nodes}:
         if op.together is not None:
             raise TapeError(
-                "a call of a checkpointed function cannot be saved",
-                fix="Compile the function without nbad.checkpoint for the file.",
+                f"a call of {op.name} cannot be saved",
+                fix="Compile a function without it for the file.",
             )
         _row_of(_name_of(op), op)
     for node in graph.nodes:

@@ -7,6 +7,7 @@ import pytest
 
 from nbad import errors
 from nbad.errors import (
+    ConvergenceError,
     DetachError,
     EscapedTraceError,
     InputTypeError,
@@ -27,6 +28,7 @@ BUILTIN = {
     DetachError: TypeError,
     EscapedTraceError: RuntimeError,
     InputTypeError: TypeError,
+    ConvergenceError: ArithmeticError,
     KernelError: RuntimeError,
     MutationError: RuntimeError,
     NoRuleError: TypeError,

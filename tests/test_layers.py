@@ -120,6 +120,8 @@ ORDER = [
     "recomputing",
     "regions",
     "checkpointing",
+    "krylov",
+    "implicit",
     "replay.simplify",
     "replay.convolutions",
     "replay.spectra",

@@ -362,7 +362,7 @@ def astype_forward(x, *, dtype):
 
 def number_forward(x):
     """Return a 0-d array or NumPy's number as a number of Python's, which is weak in promotion."""
-    return x.item()
+    return x.item() if hasattr(x, "item") else x
 
 
 ASTYPE = operation(astype_forward, x=pass_on, linear=True)
