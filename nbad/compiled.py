@@ -25,7 +25,7 @@ from nbad.config import SETTINGS
 from nbad.deriving import GuardFailed, Inline, record_primal
 from nbad.errors import TapeError, where
 from nbad.hidden import Draws, Hidden
-from nbad.methods import user_frame, user_line
+from nbad.methods import user_level, user_line
 from nbad.replay.graph import Graph
 from nbad.replay.picture import Listing, to_dot
 from nbad.replay.rewrites import REWRITES, rewrite_primal
@@ -313,7 +313,8 @@ class Compiled:
         before = Hidden.of(functools.partial(function, *fixed) if fixed else function)
         draws = Draws.of(before, call.leaves)
         prints = [print_of(value) for value in values]
-        primal, result = record_primal(run, values, self._rewritten)
+        with draws.watched():
+            primal, result = record_primal(run, values, self._rewritten)
         drawn = draws.made()
         if drawn is not None:
             self._warn(
@@ -357,7 +358,7 @@ class Compiled:
         kind = text[: len(self.name) + 10]
         if kind not in self._warned:
             self._warned.add(kind)
-            warnings.warn(text, RuntimeWarning, stacklevel=_outside())
+            warnings.warn(text, RuntimeWarning, stacklevel=user_level())
 
     # Copies -----------------------------------------------------------------------------------------
 
@@ -483,14 +484,3 @@ def _last_used(variant: Variant) -> int:
 
 def _count_of(item: tuple[str, int]) -> int:
     return item[1]
-
-
-def _outside() -> int:
-    """Return the `stacklevel` of the first frame that is not nbad's own, for the caller of the function that asks."""
-    level = 1
-    frame = sys._getframe(1)
-    user = user_frame()
-    while frame is not None and frame is not user:
-        frame = frame.f_back  # type: ignore[assignment]
-        level += 1
-    return level

@@ -9,7 +9,9 @@ place of the first one; arrays are read as a whole, because they may have been w
 
 from __future__ import annotations
 
+import contextlib
 import random
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from operator import is_
 from typing import Any
@@ -251,10 +253,11 @@ class Draws:
     A recording keeps drawn numbers as constants, which nobody expects, so `nbad.compile` warns of it.
     """
 
-    __slots__ = ("_before",)
+    __slots__ = ("_before", "_made")
 
     def __init__(self) -> None:
         self._before: list[tuple[Any, str, Any]] = []
+        self._made = 0
 
     @classmethod
     def of(cls, hidden: Hidden, values: Iterable[Any] = ()) -> Draws:
@@ -285,12 +288,53 @@ class Draws:
                 draws._before.append((generator, name, state))
         return draws
 
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Count the generators without a seed that are made inside: their numbers are new each time.
+
+        NumPy's `RandomState` takes entropy even where it is given a seed, so it counts either way.
+        """
+        before = _Entropy.taken
+        with _Entropy.lock:
+            _Entropy.watchers += 1
+            if _Entropy.watchers == 1:
+                _Entropy.source = _GENERATORS.randbits
+                _GENERATORS.randbits = _take_entropy
+        try:
+            yield
+        finally:
+            with _Entropy.lock:
+                _Entropy.watchers -= 1
+                if not _Entropy.watchers:
+                    _GENERATORS.randbits = _Entropy.source
+            self._made = _Entropy.taken - before
+
     def made(self) -> str | None:
         """Name a generator that has drawn since, or None."""
+        if self._made:
+            return "a generator without a seed"
         for generator, name, before in self._before:
             if _state_of(generator) != before:
                 return name
         return None
+
+
+#: NumPy's module of bit generators, which imports what it seeds them with by this name.
+_GENERATORS: Any = np.random.bit_generator
+
+
+class _Entropy:
+    """Where NumPy's generators take their seeds from when they are given none, while a recording is watched."""
+
+    lock = threading.Lock()
+    watchers = 0
+    taken = 0
+    source: Callable[[int], int]
+
+
+def _take_entropy(bits: int) -> int:
+    _Entropy.taken += 1
+    return _Entropy.source(bits)
 
 
 def _state_of(generator: Any) -> Any:

@@ -41,6 +41,14 @@ def user_line() -> str | None:
     return None if frame is None else where(frame.f_code.co_filename, frame.f_lineno)
 
 
+def user_level() -> int:
+    """Return the ``stacklevel`` of a warning of the caller that puts it at the user's line."""
+    level, frame, user = 1, sys._getframe(1), user_frame()
+    while frame.f_back is not None and frame is not user:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 def detached(action: str) -> DetachError:
     """Return the error for an action that would drop the derivative unseen."""
     return DetachError.of(action, at=user_line())

@@ -506,3 +506,18 @@ def test_drawn_numbers_are_noticed(kind: str) -> None:
             "argument": "a generator among the arguments",
         }[kind]
     )
+
+
+@pytest.mark.parametrize("body", ["np.random.default_rng().random()", "np.random.RandomState().rand()"])
+def test_generators_without_a_seed_are_noticed(body: str) -> None:
+    source = np.random.bit_generator.randbits
+    draws, other = Draws(), Draws()
+    with draws.watched(), other.watched():
+        np.random.default_rng(3).random()
+    assert draws.made() is None
+    with draws.watched():
+        with other.watched():
+            eval(body)
+        assert np.random.bit_generator.randbits is not source
+    assert draws.made() == other.made() == "a generator without a seed"
+    assert np.random.bit_generator.randbits is source

@@ -4,6 +4,7 @@ Owns the functions of elements without derivative, the rows that pass nothing ba
 composed of them. On eager tapes their results are plain; recording tapes hold them as nodes.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from nbad.constants import plainly
 from nbad.errors import NoRuleError
 from nbad.keeping import operand
-from nbad.methods import user_line
+from nbad.methods import user_level, user_line
 from nbad.rules.elementwise import ASTYPE, COMPLEX_SIGN, is_complex
 from nbad.table import binds, constant, elementwise, forward_only, metadata, operation
 from nbad.trace import apply, is_traced, plain, underlying
@@ -83,7 +84,14 @@ def astype(
         return x.astype(kind)
     if kind == x.dtype and isinstance(underlying(x), np.ndarray):
         return np.positive(x) if copy else x
-    return apply(ASTYPE, np.real(x) if kind.kind == "f" else x, dtype=kind.str)
+    if kind.kind == "f" and is_complex(x):
+        warnings.warn(
+            "Casting complex values to real discards the imaginary part",
+            np.exceptions.ComplexWarning,
+            stacklevel=user_level(),
+        )
+        x = np.real(x)
+    return apply(ASTYPE, x, dtype=kind.str)
 
 
 @binds(np.real_if_close)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from nbad.constants import plainly
+from nbad.methods import user_level
 from nbad.rules.indexing import take_along
 from nbad.rules.reductions import ABSENT, axes_of, kept_shape, max_, mean, min_, refuse_out
 from nbad.rules.shaping import as_operand, ravel, shape_of
@@ -65,7 +66,7 @@ def _count(line: Any) -> Any:
     """Return how many elements of each line are not nan, and warn where none is."""
     found = np.count_nonzero(~np.isnan(plain(line)), axis=-1, keepdims=True)
     if np.any(found == 0):
-        warnings.warn("All-NaN slice encountered", RuntimeWarning, stacklevel=4)
+        warnings.warn("All-NaN slice encountered", RuntimeWarning, stacklevel=user_level())
     return found
 
 
@@ -238,7 +239,7 @@ def _nan_extremum(name: str, function: Callable[..., Any], worst: float, a: Any,
     options = {"keepdims": keepdims, "where": where}
     lost = np.all(missing, axis=axis, **{key: x for key, x in options.items() if x is not ABSENT})
     if initial is ABSENT and np.any(lost):
-        warnings.warn("All-NaN slice encountered", RuntimeWarning, stacklevel=3)
+        warnings.warn("All-NaN slice encountered", RuntimeWarning, stacklevel=user_level())
         return np.where(lost, np.nan, found)
     return found
 

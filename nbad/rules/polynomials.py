@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nbad.errors import NoRuleError
-from nbad.methods import user_line
+from nbad.methods import user_level, user_line
 from nbad.recorder import dtype_of
 from nbad.rules.shaping import as_operand, shape_of
 from nbad.table import binds
@@ -205,7 +205,7 @@ def polyfit(
     c, rest, rank, s = np.linalg.lstsq(left, right, rcond)
     c = (c.T / scale).T
     if not full and rank != order:
-        warnings.warn("Polyfit may be poorly conditioned", np.exceptions.RankWarning, stacklevel=2)
+        warnings.warn("Polyfit may be poorly conditioned", np.exceptions.RankWarning, stacklevel=user_level())
     if full:
         return c, rest, rank, s, rcond
     if not cov:

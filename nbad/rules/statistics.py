@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nbad.constants import plain_tree, plainly
+from nbad.methods import user_level
 from nbad.rules.shaping import as_operand, ravel, shape_of
 from nbad.table import binds, forward_only, operation
 from nbad.trace import apply, cast, is_traced, plain
@@ -146,7 +147,7 @@ def cov(m: Any, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: An
     else:
         freedom = total[0] - ddof * np.sum(w * by) / total[0]
     if freedom <= 0:
-        warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=2)
+        warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=user_level())
         freedom = 0.0
     rest = table - middle[:, None]
     found = np.dot(rest, np.conjugate((rest if w is None else rest * w).T))

@@ -218,6 +218,8 @@ def setitem(target: Traced, index: Any, value: Any) -> None:
     if key is not None:
         if is_traced(value) and _is_view_at(value, owner, (*path, ("getitem", key))):
             return  # y[1:] += z: the view has been written already, and Python stores it where it is
+        if shape_of(value) and len(key) == len(shape_of(target)) and all(isinstance(i, int) for i in key):
+            np.zeros(())[()] = np.zeros(shape_of(value))  # what NumPy says of a sequence for one element
         _write(owner, WRITE, (fitting(value, owner, path),), {"path": path, "index": key})
         return
     template, arrays, unique = parsed(index)

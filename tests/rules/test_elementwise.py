@@ -624,3 +624,11 @@ def test_the_sign_of_zero_tells_the_side_of_a_branch_cut(function: Any, places: 
         slope = (function(ends[0]) - function(ends[1])) / (2 * step * along)
         _, pullback = nbad.vjp(function, np.array([z]))
         np.testing.assert_allclose(np.conj(pullback(np.ones(1, complex))), slope, atol=1e-9)
+
+
+def test_a_cast_from_complex_to_real_warns_as_numpy_does() -> None:
+    z = np.array([1.0 + 2.0j])
+    with pytest.warns(np.exceptions.ComplexWarning) as caught:
+        gradient = nbad.grad(lambda z: np.sum(z.astype(np.float32)))(z)  # here
+    assert gradient == 1.0
+    assert [w.filename for w in caught] == [__file__]

@@ -56,6 +56,24 @@ def made(y, v):
     return made
 
 
+def made_like(y, v):
+    """Write into new arrays of every kind, and into what other arrays become."""
+    found = [
+        np.zeros(4, like=v), np.ones(4, like=v), np.empty(4, like=v), np.empty_like(v), np.eye(4, like=v)[1],
+        np.identity(4, like=v)[2], np.tri(4, like=v)[2], np.arange(4.0, like=v), np.fromiter([1.0, 2, 3, 4], float, like=v),
+        np.fromfunction(np.hypot, (1, 4), like=v)[0], np.fromstring("1 2 3 4", sep=" ", like=v),
+        np.loadtxt(["1 2 3 4"], like=v), np.genfromtxt(["1 2 3 4"], like=v),
+    ]  # fmt: skip
+    for array in found:
+        array[1:] = v[1:]
+        array[0] = v[0]
+    plain = np.frombuffer(bytes(16), np.float32, like=v) + np.fromfile(__file__, np.uint8, 4, like=v)
+    rows = [[v[0], 1.0, v[1], v[2]], [v[3], v[1], 2.0, v[0]]]
+    found += [np.asarray(rows[0], like=v), np.asanyarray(rows[0], like=v), np.require(v, like=v)]
+    found += [np.ascontiguousarray(rows, like=v)[1], np.asfortranarray(rows, like=v)[1]]
+    return np.stack(found) * plain
+
+
 CASES = [
     case("add.at", add_at, S, ROW),
     case("put", lambda y, v: np.put(y, [1, -1, 1], v[:2]), S, ROW),
@@ -72,6 +90,7 @@ CASES = [
     case("out and where", divided, ((3, 4), 1.0, 2.0), ROW),
     case("out of a reduction", reduced, S, ROW),
     case("new arrays", made, S, ROW),
+    case("new arrays by like=", made_like, S, ROW),
 ]
 TestLaws = laws(CASES)
 

@@ -59,6 +59,7 @@ CASES = [
     case("rollaxis", lambda x: np.rollaxis(x, 2), CUBE),
     case("rollaxis to", lambda x: np.rollaxis(x, 0, 3), CUBE),
     case("matrix_transpose", np.matrix_transpose, CUBE),
+    case("linalg.matrix_transpose", np.linalg.matrix_transpose, CUBE),
     case("mT", lambda x: x.mT, CUBE),
     case("squeeze", np.squeeze, ((1, 3, 1), -1.0, 1.0)),
     case("squeeze axis", lambda x: np.squeeze(x, -1), ((1, 3, 1), -1.0, 1.0)),

@@ -160,3 +160,22 @@ def test_the_last_write_wins(duplicates):
     np.testing.assert_array_equal(y, plain)
     expected = [np.sum(np.arange(1.0, 4.0) * (plain == element)) for element in v.ravel()]
     np.testing.assert_array_equal(gradient.ravel(), expected)
+
+
+@pytest.mark.parametrize(("index", "target"), [(0, (3,)), ((1, 0), (2, 2)), ((), ())])
+def test_a_sequence_for_one_element_is_refused_as_numpy_refuses_it(index, target):
+    def loss(v, made):
+        y = made(v)
+        y[index] = v
+        return np.sum(y)
+
+    def new(v):
+        return np.zeros(target, like=v)
+
+    try:
+        loss(np.ones(1), new)
+    except ValueError:
+        with pytest.raises(ValueError, match="sequence"):
+            nbad.grad(loss)(np.ones(1), new)
+    else:  # older versions of NumPy take one element
+        assert nbad.grad(loss)(np.ones(1), new).tolist() == [1.0]
