@@ -108,7 +108,7 @@ def test_switching_wrt_reuses_the_recording() -> None:
 
 
 def test_what_has_no_rule_runs_uncompiled_with_one_warning() -> None:
-    f = nbad.compile(lambda x, a: np.sum(x * np.sum(np.union1d(a, a))))
+    f = nbad.compile(lambda x, a: np.sum(x * a) + 0 * np.union1d(a, a)[0])
     a = np.diag([1.0, 2.0])
     x = np.ones((2, 2))
     with pytest.warns(RuntimeWarning, match="runs uncompiled") as seen:
@@ -116,7 +116,7 @@ def test_what_has_no_rule_runs_uncompiled_with_one_warning() -> None:
             assert f(x, a) == 3.0
             np.testing.assert_array_equal(nbad.grad(f)(x, a), a)
     assert len(seen) == 1
-    with pytest.raises(nbad.NoRuleError, match="unwrap"):
+    with pytest.raises(nbad.NoRuleError, match="union1d"):
         nbad.grad(f, 1)(x, a)
 
 
