@@ -39,6 +39,7 @@ ORDER = [
     "kernels.long_transforms",
     "kernels.fft",
     "kernels.passes",
+    "kernels.boxes",
     "kernels.slabs",
     "kernels.convolution",
     "kernels.through",

@@ -3,7 +3,8 @@
 For several transformed axes a convolution is three passes over memory: (a) each slab of the first axis is
 transformed over all other axes; (b) each block of columns is transformed along the first axis, multiplied by
 the kernel's spectrum and transformed back, in one buffer; (c) undoes (a). One transformed axis needs a single
-pass over groups of lines, and where it is long the four steps of `nbad.kernels.long_lines`. Between passes the
+pass over groups of lines, and where it is long the four steps of `nbad.kernels.long_lines`; so does pass (b) where the
+first axis is long and columns are few. Between passes the
 data lie block by block, and so do spectra: **their layout is private**, good only for the functions here, for
 the same lengths, realness and precision. Rows of zeros that padding adds are never stored or transformed in
 (a), rows that cropping drops are never transformed in (c).
@@ -17,17 +18,15 @@ order, before one last axis that holds the bins.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nbad.kernels import long_lines, memory, passes, pieces
-from nbad.kernels.lengths import fast_length, halves, padded
-from nbad.kernels.long_lines import SHORTEST
+from nbad.kernels import boxes, long_lines, memory, passes, pieces
+from nbad.kernels.boxes import Box, element, extents, group_of, rows_for
+from nbad.kernels.lengths import fast_length
 from nbad.kernels.slabs import Entered, Left
 
 __all__ = ["correlate_spectra", "fast_length", "filter", "filter_from_spectrum", "spectrum"]
@@ -35,94 +34,19 @@ __all__ = ["correlate_spectra", "fast_length", "filter", "filter_from_spectrum",
 Array = np.ndarray[Any, Any]
 Extents = tuple[int, ...]
 
-BLOCK = 1 << 17
-"""Bytes of one block of columns, with all rows of the first axis: the buffer of pass (b)."""
-
-LONG = 1 << 19
-"""Bytes of the spectrum of a single line from which on it is transformed in four steps."""
-
-
-@dataclass(frozen=True)
-class _Box:
-    """The box that is transformed: what the passes need to know of its lengths."""
-
-    keep: Extents
-    """Which of the transformed axes are longer than 1; the others are dropped."""
-    n: Extents
-    """Lengths at which the kept axes are transformed."""
-    period: Extents
-    """Cyclic lengths of the kept axes; an axis that is longer than that is padded, and its result folded."""
-    q: Extents
-    """Lengths of the spectrum, the last one halved where the data are real."""
-    bins: int
-    """Number of bins of the spectrum."""
-    width: int
-    """Columns in one block of pass (b), or lines in one group for a single axis."""
-    factor: float
-    """Scale of the inverse transform."""
-    long: long_lines.Split | None
-    """How a single axis is split where it is long."""
-
-    def turns(self, conj: bool) -> Extents:
-        """Return, for each axis, how much later those samples are that come around to the first; 0 if none do.
-
-        They are the end of a convolution, and the negative lags of a correlation, if `conj`.
-        """
-        pairs = zip(self.n, self.period, strict=True)
-        return tuple(0 if n == period else n - period if conj else period for n, period in pairs)
-
-    @property
-    def columns(self) -> int:
-        """Number of bins of one slab of the first axis."""
-        return self.bins // self.n[0]
-
-    @property
-    def blocks(self) -> int:
-        """Number of blocks of one batch element."""
-        return -(-self.columns // self.width)
-
-
-@functools.lru_cache(256)
-def _box(lengths: Extents, real: bool, itemsize: int) -> _Box:
-    """Return the box for complex elements of ``itemsize`` bytes."""
-    keep = tuple(k for k, n in enumerate(lengths) if n > 1) or (len(lengths) - 1,)
-    period = tuple(lengths[k] for k in keep)
-    n = padded(period, real, itemsize, SHORTEST)
-    q = (*n[:-1], n[-1] // 2 + 1) if real else n
-    bins = math.prod(q)
-    long = None
-    if len(n) == 1 and bins * itemsize >= LONG:
-        n1, n2 = halves(n[0], real, itemsize)
-        if min(n1, n2) >= SHORTEST:
-            long = long_lines.split(n1, n2, real, itemsize)
-            bins = long.q1 * n2
-    if len(n) == 1:
-        width = max(1, BLOCK // (bins * itemsize))
-    else:
-        # Whole cache lines, of the rows as of the block.
-        line = 64 // itemsize
-        width = max(line, BLOCK // (n[0] * itemsize) // line * line)
-        width = min(width, bins // n[0])
-    return _Box(keep, n, period, q, bins, width, 1.0 / math.prod(n), long)
-
-
-def _kept(box: _Box, values: Sequence[int]) -> Extents:
-    """Return the values of the axes that the box keeps."""
-    return tuple(values[k] for k in box.keep)
-
 
 def _trail(axes: Sequence[int], ndim: int) -> bool:
     """Return whether the axes, which are ascending, are the last ones."""
     return axes[0] == ndim - len(axes)
 
 
-def _batch_first(x: Array | Entered, axes: Sequence[int], box: _Box, dtype: Any) -> tuple[Array, Extents]:
+def _batch_first(x: Array | Entered, axes: Sequence[int], box: Box, dtype: Any) -> tuple[Array, Extents]:
     """Return x in C order as (batch, *kept axes) of that dtype, or its rows, and the shape of its batch axes."""
     batch = [k for k in range(x.ndim) if k not in axes]
     shape = tuple(x.shape[k] for k in batch)
     if isinstance(x, Entered):
         return x.rows, shape
-    sizes = _kept(box, [x.shape[axis] for axis in axes])
+    sizes = box.kept([x.shape[axis] for axis in axes])
     moved = x if _trail(axes, x.ndim) else x.transpose(batch + list(axes))
     moved = moved.astype(dtype, copy=False)
     return pieces.contiguous(moved).reshape(math.prod(shape), *sizes), shape
@@ -142,37 +66,12 @@ def _indices(shape: Extents, batch: Extents) -> Array:
     return own if shape == batch else np.broadcast_to(own, batch)
 
 
-def _element(dtype: Any, real: bool) -> Any:
-    """Return the type of the data whose spectrum has this complex type."""
-    complex_type = np.dtype(dtype)
-    if not real:
-        return complex_type
-    return np.dtype(np.float32) if complex_type.itemsize == 8 else np.dtype(np.float64)
-
-
-def _array(values: Sequence[int]) -> Array:
-    """Return extents in the form that kernels take."""
-    return np.array(values, np.int64)
-
-
-def _rows(batch: int, count: int, box: _Box, dtype: Any) -> Array:
-    """Return rows for spectra of slabs, shape (batch, count, stride); the stride is odd in cache lines."""
-    line = 64 // np.dtype(dtype).itemsize
-    return memory.empty((batch, count, (-(-box.columns // line) | 1) * line), dtype)
-
-
-def _group(slabs: int, box: _Box, dtype: Any) -> int:
-    """Return how many slabs are transformed together: more than one where they are small."""
-    itemsize: int = np.dtype(dtype).itemsize
-    return max(1, min(slabs, BLOCK // (box.columns * itemsize)))
-
-
-def _pass_a(x: Array, start: Sequence[int], box: _Box, real: bool, dtype: Any) -> Array:
+def _pass_a(x: Array, start: Sequence[int], box: Box, real: bool, dtype: Any) -> Array:
     """Run pass (a) over x, shape (b, m0, ...), and return rows, shape (b, m0, stride)."""
     slabs = x.reshape(x.shape[0] * x.shape[1], -1)
-    rows = _rows(x.shape[0], x.shape[1], box, dtype)
-    m, n, q, s = _array(x.shape[1:]), _array(box.n), _array(box.q), _array(start)
-    group = _group(slabs.shape[0], box, dtype)
+    rows = rows_for(x.shape[0], x.shape[1], box, dtype)
+    m, n, q, s = extents(x.shape[1:]), extents(box.n), extents(box.q), extents(start)
+    group = group_of(slabs.shape[0], box, dtype)
     padded = x.shape[2:-1] != box.n[1:-1]
     middle = group * box.columns if padded or group > 1 else 0
     last = group * math.prod(x.shape[2:-1]) * box.n[-1] if x.shape[-1] != box.n[-1] else 0
@@ -186,14 +85,12 @@ def _pass_a(x: Array, start: Sequence[int], box: _Box, real: bool, dtype: Any) -
     return rows
 
 
-def _pass_c(
-    rows: Array, shape: Extents, start: Sequence[int], turns: Extents, box: _Box, real: bool
-) -> Array:
+def _pass_c(rows: Array, shape: Extents, start: Sequence[int], turns: Extents, box: Box, real: bool) -> Array:
     """Run pass (c) over rows, shape (b, p0, stride), which it uses up, and return y, shape (b, p0, ...)."""
-    y = memory.empty((rows.shape[0], *shape), _element(rows.dtype, real))
+    y = memory.empty((rows.shape[0], *shape), element(rows.dtype, real))
     slabs = y.reshape(rows.shape[0] * shape[0], -1)
-    p, n, q, o, t = (_array(values) for values in (shape, box.n, box.q, start, turns))
-    group = _group(slabs.shape[0], box, rows.dtype)
+    p, n, q, o, t = (extents(values) for values in (shape, box.n, box.q, start, turns))
+    group = group_of(slabs.shape[0], box, rows.dtype)
     middle = group * box.columns if group > 1 else 0
     last = group * math.prod(shape[1:-1]) * box.n[-1] if shape[-1] != box.n[-1] else 0
 
@@ -205,10 +102,30 @@ def _pass_c(
     return y
 
 
-def _line_buffers(box: _Box, dtype: Any, real: bool, padded: bool) -> tuple[Array, Array]:
+def _line_buffers(box: Box, dtype: Any, real: bool, padded: bool) -> tuple[Array, Array]:
     """Return buffers for one group of lines: spectra, shape (g * q,), and data, shape (g * n or 0,)."""
-    pad = pieces.scratch(box.width * box.n[0] if padded else 0, _element(dtype, real))
+    pad = pieces.scratch(box.width * box.n[0] if padded else 0, element(dtype, real))
     return pieces.scratch(box.width * box.bins, dtype), pad
+
+
+def _long_forward(x: Array, start: int, box: Box) -> Array:
+    """Transform lines x, shape (b, m), or rows, shape (b, m0, stride), along the columns of the long axis."""
+    assert box.long is not None
+    lines = pieces.contiguous(x[..., : box.columns]) if x.ndim == 3 else x
+    return long_lines.forward(lines.reshape(x.shape[0], -1), start * box.long.inner, box.long)
+
+
+def _long_back(
+    rows: Array, shape: Extents, start: Extents, turns: Extents, box: Box, real: bool, leave: bool
+) -> Array:
+    """Undo `_long_forward`, and pass (a) unless `leave`: return lines, shape (b, p), data or rows, shape (b, p0, ...)."""
+    assert box.long is not None
+    inner = box.long.inner
+    o, p, t = start[0] * inner, shape[0] * inner, turns[0] * inner
+    if len(box.n) == 1:
+        return long_lines.back(rows, o, p, t, box.factor, element(rows.dtype, real), box.long)
+    left = long_lines.back(rows, o, p, t, 1.0, rows.dtype, box.long).reshape(rows.shape[0], shape[0], inner)
+    return left if leave else _pass_c(left, shape, start, turns, box, real)
 
 
 def spectrum(
@@ -237,11 +154,13 @@ def spectrum(
     """
     pieces.count()
     dtype = np.result_type(v.dtype, np.complex64)
-    box = _box(tuple(lengths), real, dtype.itemsize)
-    x, batch = _batch_first(v, axes, box, _element(dtype, real))
-    offsets = _kept(box, start or [0] * len(axes))
+    box = boxes.box(tuple(lengths), real, dtype.itemsize)
+    x, batch = _batch_first(v, axes, box, element(dtype, real))
+    offsets = box.kept(start or [0] * len(axes))
+    if len(box.n) > 1 and not isinstance(v, Entered):
+        x = _pass_a(x, offsets, box, real, dtype)
     if box.long is not None:
-        bins = long_lines.spectrum(long_lines.forward(x, offsets[0], box.long), box.long)
+        bins = long_lines.spectrum(_long_forward(x, offsets[0], box), box.long)
         return bins.reshape(*batch, box.bins)
     bins = memory.empty((x.shape[0], box.bins), dtype)
     if len(box.n) == 1:
@@ -252,13 +171,12 @@ def spectrum(
 
         pieces.run(lines, -(-x.shape[0] // box.width), x.nbytes + bins.nbytes)
     else:
-        rows = x if isinstance(v, Entered) else _pass_a(x, offsets, box, real, dtype)
         n0, s0 = box.n[0], offsets[0]
 
         def blocks(lo: int, hi: int) -> int:
-            return passes.blocks_forward(rows, bins, n0, s0, box.width, lo, hi)
+            return passes.blocks_forward(x, bins, n0, s0, box.width, lo, hi)
 
-        pieces.run(blocks, x.shape[0] * box.blocks, rows.nbytes + bins.nbytes)
+        pieces.run(blocks, x.shape[0] * box.blocks, x.nbytes + bins.nbytes)
     return bins.reshape(*batch, box.bins)
 
 
@@ -314,28 +232,30 @@ def filter(
     Two transforms: ``crop(ifft(fft(place(x)) * h_hat))``.
     """
     dtype = h_hat.dtype
-    box = _box(tuple(lengths), real, dtype.itemsize)
+    box = boxes.box(tuple(lengths), real, dtype.itemsize)
     own = tuple(n for k, n in enumerate(x.shape) if k not in axes)
     batch = np.broadcast_shapes(own, h_hat.shape[:-1])
     if math.prod(own) != math.prod(batch):
         # Each line of x meets several kernels: its spectrum is made once.
         assert isinstance(x, np.ndarray)
-        made = spectrum(x.astype(_element(dtype, real), copy=False), lengths, axes, real, start)
+        made = spectrum(x.astype(element(dtype, real), copy=False), lengths, axes, real, start)
         shifted = [axis + len(batch) - len(own) for axis in axes]
         y = filter_from_spectrum(made, h_hat, conj, lengths, shifted, real, out_start, out_shape, leave)
         return y, made if keep_spectrum else None
     pieces.count(2)
-    data, _ = _batch_first(x, axes, box, _element(dtype, real))
-    s, o, p = _kept(box, start), _kept(box, out_start), _kept(box, out_shape)
+    data, _ = _batch_first(x, axes, box, element(dtype, real))
+    s, o, p = box.kept(start), box.kept(out_start), box.kept(out_shape)
     turns = box.turns(conj)
     kernels = pieces.contiguous(h_hat).reshape(-1, box.bins)
     which = np.ascontiguousarray(_indices(h_hat.shape[:-1], batch)).reshape(-1)
     count = data.shape[0]
     kept = memory.empty((count if keep_spectrum else 0, box.bins), dtype)
+    if len(box.n) > 1 and not isinstance(x, Entered):
+        data = _pass_a(data, s, box, real, dtype)
     if box.long is not None:
-        rows = long_lines.forward(data, s[0], box.long)
-        long_lines.filter(rows, kernels, which, conj, kept, box.long)
-        y = long_lines.back(rows, o[0], p[0], turns[0], box.factor, data.dtype, box.long)
+        data = _long_forward(data, s[0], box)
+        long_lines.filter(data, kernels, which, conj, kept, box.long)
+        y = out = _long_back(data, p, o, turns, box, real, leave)
     elif len(box.n) == 1:
         n = box.n[0]
         y = memory.empty((count, *p), data.dtype)
@@ -349,18 +269,17 @@ def filter(
 
         pieces.run(lines, -(-count // box.width), data.nbytes + y.nbytes)
     else:
-        rows = data if isinstance(x, Entered) else _pass_a(data, s, box, real, dtype)
         n0 = box.n[0]
-        out = rows if p[0] == data.shape[1] else _rows(count, p[0], box, dtype)
+        out = data if p[0] == data.shape[1] else rows_for(count, p[0], box, dtype)
 
         def blocks(lo: int, hi: int) -> int:
             work = pieces.scratch(n0 * box.width, dtype)
             return passes.blocks_filter(
-                rows, kernels, which, kept, out, n0, s[0], o[0], turns[0], box.width, conj, work, lo, hi
+                data, kernels, which, kept, out, n0, s[0], o[0], turns[0], box.width, conj, work, lo, hi
             )
 
-        pieces.run(blocks, count * box.blocks, rows.nbytes + out.nbytes)
-        y = None if leave else _pass_c(out, p, o, turns, box, real)
+        pieces.run(blocks, count * box.blocks, data.nbytes + out.nbytes)
+        y = out if leave else _pass_c(out, p, o, turns, box, real)
     shifted = [axis + len(batch) - len(own) for axis in axes]
     x_hat = kept.reshape(*own, box.bins) if keep_spectrum else None
     if leave:
@@ -458,7 +377,7 @@ def _product(
     """Return ``crop(ifft(sum(a_hat * b_hat)))``, with the conjugate of b_hat if `conj`."""
     pieces.count()
     dtype = np.result_type(a_hat.dtype, b_hat.dtype)
-    box = _box(tuple(lengths), real, dtype.itemsize)
+    box = boxes.box(tuple(lengths), real, dtype.itemsize)
     batch = np.broadcast_shapes(a_hat.shape[:-1], b_hat.shape[:-1])
     stays = [k for k in range(len(batch)) if k not in reduce_axes]
     remaining = tuple(batch[k] for k in stays)
@@ -471,12 +390,12 @@ def _product(
     a, b = (
         pieces.contiguous(spec.astype(dtype, copy=False)).reshape(-1, box.bins) for spec in (a_hat, b_hat)
     )
-    o, p, turns = _kept(box, out_start), _kept(box, out_shape), box.turns(conj)
+    o, p, turns = box.kept(out_start), box.kept(out_shape), box.turns(conj)
     if box.long is not None:
         rows = long_lines.product(a, b, ia, ib, conj, box.long)
-        y = long_lines.back(rows, o[0], p[0], turns[0], box.factor, _element(dtype, real), box.long)
+        y = out = _long_back(rows, p, o, turns, box, real, leave)
     elif len(box.n) == 1:
-        y = memory.empty((count, *p), _element(dtype, real))
+        y = memory.empty((count, *p), element(dtype, real))
 
         def lines(lo: int, hi: int) -> int:
             work, pad = _line_buffers(box, dtype, real, p != box.n)
@@ -487,14 +406,14 @@ def _product(
         pieces.run(lines, -(-count // box.width), y.nbytes * (1 + ia.shape[1]))
     else:
         n0 = box.n[0]
-        out = _rows(count, p[0], box, dtype)
+        out = rows_for(count, p[0], box, dtype)
 
         def blocks(lo: int, hi: int) -> int:
             work = pieces.scratch(n0 * box.width, dtype)
             return passes.blocks_product(a, b, ia, ib, out, n0, o[0], turns[0], box.width, conj, work, lo, hi)
 
         pieces.run(blocks, count * box.blocks, out.nbytes * (1 + ia.shape[1]))
-        if leave:
-            return Left(out, remaining, p, o, turns, box, real)
-        y = _pass_c(out, p, o, turns, box, real)
+        y = out if leave else _pass_c(out, p, o, turns, box, real)
+    if leave:
+        return Left(out, remaining, p, o, turns, box, real)
     return _restore(y, remaining, out_shape, axes)

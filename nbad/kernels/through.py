@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nbad.kernels import convolution, passes, pieces
+from nbad.kernels import boxes, passes, pieces
 from nbad.kernels.slabs import Entered, Left
 
 __all__ = ["Entered", "Left", "slabs", "through"]
@@ -47,7 +47,7 @@ def slabs(
         How many slabs there are, and the lengths of one; empty if the array has none: its transformed axes are not
         the last ones, or only one of them is longer than 1.
     """
-    box = convolution._box(tuple(lengths), real, np.result_type(dtype, np.complex64).itemsize)
+    box = boxes.box(tuple(lengths), real, np.result_type(dtype, np.complex64).itemsize)
     if len(box.n) < 2 or axes[0] != len(shape) - len(axes):
         return ()
     sizes = [shape[axes[k]] for k in box.keep]
@@ -87,16 +87,16 @@ def through(
     """
     box = left.box
     complex_type = left.rows.dtype
-    after = convolution._box(tuple(lengths), left.real, complex_type.itemsize)
-    element = convolution._element(complex_type, left.real)
+    after = boxes.box(tuple(lengths), left.real, complex_type.itemsize)
+    element = boxes.element(complex_type, left.real)
     count = left.rows.shape[0] * left.rows.shape[1]
     size = math.prod(left.sizes[1:])
     rows = left.rows.reshape(count, -1)
     target = rows
     if after.columns != box.columns:
-        target = convolution._rows(1, count, after, complex_type)[0]
-    group = min(convolution._group(count, b, complex_type) for b in (box, after))
-    array = convolution._array
+        target = boxes.rows_for(1, count, after, complex_type)[0]
+    group = min(boxes.group_of(count, b, complex_type) for b in (box, after))
+    array = boxes.extents
     p, n, q, o, t = (array(v) for v in ((group, *left.sizes[1:]), box.n, box.q, left.start, left.turns))
     s = array([start[k] for k in after.keep])
     n2, q2 = array(after.n), array(after.q)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nbad.kernels import convolution as passes
+from nbad.kernels import boxes
 from nbad.replay.graph import Graph, Node, masks_of
 from nbad.replay.simplify import Walk, single_readers
 from nbad.rules.convolution import FILTER, FILTER_BY_SPECTRUM, FILTER_KEEPING, SPECTRA_PRODUCT, SPECTRUM
@@ -28,7 +28,7 @@ HOW = {False: "x h", True: "x conj(h)"}
 # Taking filters apart -----------------------------------------------------------------------------
 def bins_of(lengths: Sequence[int], real: bool, dtype: Any) -> int:
     """Return how many bins the spectrum of a box has in the layout of the passes, for spectra of this complex dtype."""
-    found: int = passes._box(tuple(lengths), real, np.dtype(dtype).itemsize).bins
+    found: int = boxes.box(tuple(lengths), real, np.dtype(dtype).itemsize).bins
     return found
 
 

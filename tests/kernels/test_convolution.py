@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nbad.kernels import convolution, pieces, threads
+from nbad.kernels import boxes, convolution, pieces, threads
 
 # shape of x, its start, lengths of the box, start and shape of what is cut out, per transformed axis
 BOXES = {
@@ -54,12 +54,12 @@ def restore_threads():
 
 @pytest.fixture
 def four_steps(monkeypatch):
-    """Take four steps also for short lines, of any length that is not prime."""
-    monkeypatch.setattr(convolution, "LONG", 0)
-    monkeypatch.setattr(convolution, "SHORTEST", 2)
-    convolution._box.cache_clear()
+    """Take four steps also for short lines and first axes, of any length that is not prime."""
+    for name, value in (("LONG", 0), ("TALL", 0), ("SLENDER", 1 << 20), ("SHORTEST", 2)):
+        monkeypatch.setattr(boxes, name, value)
+    boxes.box.cache_clear()
     yield
-    convolution._box.cache_clear()
+    boxes.box.cache_clear()
 
 
 def make(rng, shape, dtype):
@@ -284,6 +284,16 @@ LINES = {
 }
 
 
+# As above, for boxes whose first axis is the long one.
+TALL = {
+    "two columns": ((3000, 2), (0, 0), (3000, 2), (0, 0), (3000, 2)),
+    "three columns": ((2997, 3), (1, 0), (3003, 3), (5, 1), (2900, 2)),
+    "few columns, folded": ((9973, 2, 2), (0, 0, 0), (9973, 2, 3), (0, 0, 0), (9973, 2, 3)),
+    "thin and tall": ((1, 720, 5), (0, 7, 1), (1, 800, 7), (0, 3, 0), (1, 790, 7)),
+    "several blocks of samples": ((16384, 9), (0, 0), (16384, 9), (0, 0), (16384, 9)),
+}
+
+
 @pytest.mark.usefixtures("four_steps")
 @pytest.mark.parametrize("conj", [False, True])
 @pytest.mark.parametrize("dtype", list(DTYPES))
@@ -292,9 +302,24 @@ LINES = {
 def test_long_lines(name, batches, dtype, conj, monkeypatch):
     m, start, n, out_start, out_n = LINES[name]
     monkeypatch.setitem(BOXES, name, ((m,), (start,), (n,), (out_start,), (out_n,)))
+    check_four_steps(name, batches, dtype, conj)
+
+
+@pytest.mark.usefixtures("four_steps")
+@pytest.mark.parametrize("conj", [False, True])
+@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("batches", [((), (), 0), ((3,), (1,), 0), ((2, 1), (1, 3), 1)])
+@pytest.mark.parametrize("name", [*TALL, "2-d", "2-d placed", "3-d placed", "4-d placed", "blocks placed"])
+def test_long_first_axes(name, batches, dtype, conj, monkeypatch):
+    if name in TALL:
+        monkeypatch.setitem(BOXES, name, TALL[name])
+    check_four_steps(name, batches, dtype, conj)
+
+
+def check_four_steps(name, batches, dtype, conj):
     x, axes, h, h_hat, *rest = case(name, dtype, batches)
     start, lengths, out_start, out_shape, real = rest
-    assert convolution._box(lengths, real, h_hat.itemsize).long is not None
+    assert boxes.box(lengths, real, h_hat.itemsize).long is not None
     theirs = reference(x, start, lengths, h, conj, out_start, out_shape, axes, real)
     ours, x_hat = convolution.filter(x, start, lengths, h_hat, conj, out_start, out_shape, axes, real, True)
     assert ours.dtype == x.dtype
@@ -306,8 +331,9 @@ def test_long_lines(name, batches, dtype, conj, monkeypatch):
     if g.size >= x.size:
         g_hat = convolution.spectrum(g, lengths, axes, real, out_start)
         summed = tuple(k for k, extent in enumerate(h_hat.shape[:-1]) if extent < g_hat.shape[k])
+        places = tuple(range(len(batches[1]) - len(summed), h.ndim - len(summed)))
         h_bar = convolution.correlate_spectra(
-            g_hat, x_hat, lengths, (len(batches[1]) - len(summed),), real, summed, (0,), h.shape[-1:]
+            g_hat, x_hat, lengths, places, real, summed, (0,) * len(lengths), h.shape[-len(lengths) :]
         )
         y, _ = convolution.filter(x, start, lengths, h_hat, False, out_start, out_shape, axes, real)
         scale = DTYPES[dtype] * 100 * np.linalg.norm(y) * np.linalg.norm(g)
@@ -327,13 +353,28 @@ def test_the_bits_of_a_long_line_do_not_depend_on_threads(dtype):
         back = convolution.correlate_spectra(x_hat, h_hat, box, (0,), real, (0,), (0,), (140_000,))
         results.append([a.tobytes() for a in (h_hat, y, x_hat, back)])
     assert results[0] == results[1] == results[2]
-    assert convolution._box(box, real, h_hat.itemsize).long is not None
+    assert boxes.box(box, real, h_hat.itemsize).long is not None
+
+
+@pytest.mark.parametrize("dtype", ["f4", "c16"])
+def test_the_bits_of_a_long_first_axis_do_not_depend_on_threads(dtype):
+    rng = np.random.default_rng(0)
+    x, h = make(rng, (140_000, 3), dtype), make(rng, (150_000, 2), dtype)
+    box, real = (150_000, 3), dtype == "f4"
+    results = []
+    for n in (1, 2, 3):
+        threads.set_threads(n)
+        h_hat = convolution.spectrum(h, box, (0, 1), real)
+        y, x_hat = convolution.filter(x, (9, 0), box, h_hat, True, (0, 0), (150_000, 2), (0, 1), real, True)
+        results.append([a.tobytes() for a in (h_hat, y, x_hat)])
+    assert results[0] == results[1] == results[2]
+    assert boxes.box(box, real, h_hat.itemsize).long is not None
 
 
 @pytest.mark.parametrize("name", ["prime line", "prime axes", "prime axes placed", "prime first"])
 def test_awkward_lengths_are_padded(name):
     """So that the cases of primes above say something of folding."""
-    box = convolution._box(BOXES[name][2], True, 16)
+    box = boxes.box(BOXES[name][2], True, 16)
     assert box.n != box.period
     assert all(n == period or n >= 2 * period for n, period in zip(box.n, box.period, strict=True))
     assert any(box.turns(False)) and any(box.turns(True))
