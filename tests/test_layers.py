@@ -124,6 +124,7 @@ ORDER = [
     "krylov",
     "implicit",
     "replay.simplify",
+    "replay.broadcasts",
     "replay.convolutions",
     "replay.spectra",
     "replay.rewrites",

@@ -83,6 +83,9 @@ class Schedule:
         self.home: dict[int, int] = {}
         self._register: set[int] = set()
         self._latest: dict[tuple[Any, ...], int] = {}
+        early = self._early()
+        for position in early:
+            self._add_node(position)
         guards = sorted(self.graph.guards, key=lambda g: g.after)
         at = 0
         for position in range(len(self.graph.nodes) + 1):
@@ -90,14 +93,37 @@ class Schedule:
                 guard = guards[at]
                 self.steps.append(Step(None, masks[guard.slot], guard=guard))
                 at += 1
-            if position < len(self.graph.nodes):
-                for item in lowering.items[lowering.starts[position] : lowering.starts[position + 1]]:
-                    self._add(item)
+            if position < len(self.graph.nodes) and position not in early:
+                self._add_node(position)
         self._recompute()
         self._drop_dead()
         self.stored = self._find_stored()
 
     # Scheduling -----------------------------------------------------------------------------------
+    def _early(self) -> dict[int, None]:
+        """Return the nodes that come before all others, in order, so that no run is split in two by waiting for them.
+
+        They need no Python, so they cannot raise what a guard before them would have prevented, and they depend on nothing
+        that changes at each call.
+        """
+        known = {*self.graph.inputs, *self.lowering.constants}
+        early: dict[int, None] = {}
+        for position, node in enumerate(self.graph.nodes):
+            items = self._items(position)
+            still = all(slot in known and not self.masks[slot] & 1 for slot in node.operands)
+            if still and all(item.kind != HOST for item in items):
+                known.update(node.outputs)
+                early[position] = None
+        return early
+
+    def _items(self, position: int) -> list[Item]:
+        starts = self.lowering.starts
+        return self.lowering.items[starts[position] : starts[position + 1]]
+
+    def _add_node(self, position: int) -> None:
+        for item in self._items(position):
+            self._add(item)
+
     def _add(self, item: Item) -> None:
         mask = 0
         for slot in item.operands:

@@ -32,7 +32,7 @@ from nbad.replay.storage import (
     is_contiguous,
     nbytes_of,
 )
-from nbad.replay.tiles import Tile, find_pairs
+from nbad.replay.tiles import Tile, bring_together, find_pairs
 
 #: Elements from which on a run is split over threads, or fewer if it takes that many instructions on elements.
 LARGE_RUN, _LONG_RUN = 1 << 15, 1 << 18
@@ -77,6 +77,7 @@ class Plan:
         self.instruction_set = vector_math.get_instruction_set()
         self.lowering = Lowering(graph)
         self.schedule = Schedule(self.lowering, masks)
+        bring_together(self.schedule, _is_large)
         self.chains: dict[int, Chain] = arrange(self.schedule, _is_large)
         self.masks = self.schedule.masks
         self.buffers = FIRST_BUFFER

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from nbad.replay.broadcasts import with_late_broadcasts
 from nbad.replay.convolutions import with_filters, with_real_transforms
 from nbad.replay.graph import Graph, masks_of, pruned
 from nbad.replay.simplify import simplified
@@ -23,7 +24,7 @@ REWRITES: dict[str, str] = {
     "convolution": "Products of two spectra that are transformed back are one filter; to rounding.",
     "subexpressions": "What is computed twice from the same values is computed once; exact.",
     "constants": "What depends on constants only and is small is computed once; exact.",
-    "identities": "Operations that change nothing are left out (times 1, minus 0, twice negated, transposed, reshaped); exact.",
+    "identities": "What changes nothing is left out (times 1, minus 0, negated twice); numbers are broadcast late; exact.",
     "zeros": "Cotangents that are zero whatever the inputs are, and what is linear in them, are left out.",
     "spectra": "Filters share the spectra of their operands; to rounding.",
 }
@@ -98,6 +99,8 @@ def rewrite_joint(
     on = _named(enabled)
     masks = tuple(input_masks)
     graph = pruned(simplified(graph, on, sweep_from))
+    if "identities" in on:
+        graph = pruned(with_late_broadcasts(graph))
     if not _has_transforms(graph):
         return graph
     if "real-fft" in on:

@@ -86,6 +86,44 @@ def _shape(step: Step) -> tuple[int, ...]:
     return shape
 
 
+def bring_together(schedule: Schedule, is_large: Callable[[Step], bool]) -> None:
+    """Reorder steps so that what a run needs besides the results of an earlier run is there before that one.
+
+    The two can then be a pair. Nothing is moved across a guard.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        Its steps are reordered.
+    is_large : callable
+        Whether a run is split over threads.
+    """
+    for step in [step for step in schedule.steps if step.is_run and step.mask & 1 and is_large(step)]:
+        at = next(k for k, other in enumerate(schedule.steps) if other is step)
+        windowed = {schedule.home.get(i.operands[0], -1) for i in step.items if i.kind == PAD} - {at}
+        first = windowed.pop() if len(windowed) == 1 else -1
+        if first < 0 or not schedule.steps[first].is_run or not is_large(schedule.steps[first]):
+            continue
+        waiting = [first]
+        for k in range(first + 1, at):
+            if _homes(schedule, k) & set(waiting):
+                waiting.append(k)
+        between = [k for k in range(first + 1, at) if k not in waiting]
+        guarded = any(schedule.steps[k].guard is not None for k in range(first, at))
+        if guarded or not between or _homes(schedule, at) & set(waiting[1:]):
+            continue
+        order = [*range(first), *between, *waiting, *range(at, len(schedule.steps))]
+        moved = {old: new for new, old in enumerate(order)}
+        schedule.steps = [schedule.steps[old] for old in order]
+        schedule.home = {slot: moved[home] for slot, home in schedule.home.items()}
+
+
+def _homes(schedule: Schedule, at: int) -> set[int]:
+    """Return the steps that make what a step reads."""
+    slots = (schedule.base(slot) for item in schedule.steps[at].items for slot in item.operands)
+    return {schedule.home[slot] for slot in slots if slot in schedule.home} - {at}
+
+
 def find_pairs(
     schedule: Schedule, is_large: Callable[[Step], bool], last: dict[int, int], kept: Collection[int]
 ) -> dict[int, Pair]:

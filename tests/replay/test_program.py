@@ -451,6 +451,30 @@ def test_a_tile_has_the_same_bits_for_one_thread_and_two() -> None:
     check_threads(b.graph, x)
 
 
+def test_a_step_of_python_does_not_part_two_runs_of_one_tile() -> None:
+    x = np.random.default_rng(10).normal(size=(300, 301))
+    b = Builder(x)
+    inner, below = (slice(None, -1), slice(None)), (slice(1, None), slice(None))
+    d = b.add("subtract", b.add("getitem", 0, index=below), b.add("getitem", 0, index=inner))
+    weight = b.add("multiply", d, b.constant(2.0))
+    product = b.add("matmul", 0, b.constant(np.eye(301)))  # recorded between the two, read by the second
+    pads = [b.add("scatter", weight, index=i, shape=x.shape) for i in (inner, below)]
+    b.graph.outputs += [b.add("add", b.add("subtract", *pads), product), b.add("sum_all", d)]
+    assert len(check(b.graph, [x]).tiles) == 1
+
+
+def test_a_number_that_stays_does_not_part_a_run() -> None:
+    x = np.random.default_rng(11).normal(size=70_000)
+    b = Builder(x, 3.0)
+    root = b.add("exp", 0)
+    total = b.add("sum_all", root)
+    number = b.add("multiply", 1, b.constant(0.5))  # recorded after the sum, read beside it
+    b.graph.outputs += [total, b.add("multiply", root, number)]
+    program = check(b.graph, [x, 3.0], [1, 2])
+    large = [step for step in program.describe() if step["shape"] == x.shape]
+    assert [step["nodes"] for step in large] == [["exp", "sum_all", "multiply"]]
+
+
 def test_an_input_in_another_layout_is_copied() -> None:
     x = np.arange(6.0).reshape(2, 3)
     b = Builder(x)
