@@ -321,3 +321,22 @@ def test_a_container_with_a_protocol_of_its_own_stays_one_whichever_operand_is_t
     x = 0.5
     np.testing.assert_allclose(nbad.grad(loss)(x), np.sum(1 + a + 2 * a * x + a * np.cos(a * x) - 1 + 1 + a))
     np.testing.assert_allclose(nbad.grad(nbad.grad(loss))(x), np.sum(2 * a - a * a * np.sin(a * x)))
+
+
+def test_what_is_taken_along_an_axis_is_broadcast_where_the_array_has_length_one():
+    x = np.arange(3.0).reshape(1, 3)
+    places = np.array([[0, 2], [1, 1], [2, 0]])
+    w = np.arange(6.0).reshape(3, 2)
+
+    def loss(x):
+        return np.sum(w * np.take_along_axis(x, places, 1))
+
+    assert loss(x) == np.sum(w * x[0][places])
+    np.testing.assert_array_equal(nbad.grad(loss)(x), [[0.0 + 5.0, 2.0 + 3.0, 1.0 + 4.0]])
+    np.testing.assert_array_equal(nbad.grad(nbad.compile(loss))(x), [[5.0, 5.0, 5.0]])
+
+
+def test_the_first_axis_of_a_number_can_be_squeezed_out_as_in_numpy():
+    assert nbad.grad(lambda x: np.squeeze(x, 0) * np.squeeze(x, axis=-1))(np.array(3.0)) == 6.0
+    with pytest.raises(np.exceptions.AxisError):
+        nbad.grad(lambda x: np.squeeze(x, 1))(np.array(3.0))

@@ -304,12 +304,11 @@ def integer_places(indices: Any) -> Any:
     return found.astype(np.intp, casting="same_kind" if found.size else "unsafe")
 
 
-def _fancy(places: np.ndarray, axis: int) -> list[np.ndarray]:
-    """Return the index arrays of ``take_along_axis``."""
-    ndim = places.ndim
+def _fancy(places: np.ndarray, axis: int, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Return the index arrays of ``take_along_axis`` from an array of this shape."""
     return [
-        places if d == axis else np.arange(n).reshape((1,) * d + (-1,) + (1,) * (ndim - 1 - d))
-        for d, n in enumerate(places.shape)
+        places if d == axis else np.arange(n).reshape((1,) * d + (-1,) + (1,) * (len(shape) - 1 - d))
+        for d, n in enumerate(shape)
     ]
 
 
@@ -327,9 +326,9 @@ def take_along(a: Any, places: np.ndarray, axis: int | None, *, unique: bool) ->
     if len(shape) != places.ndim:
         raise ValueError("`indices` and `arr` must have the same number of dimensions")
     axis = axis_index(axis, len(shape))
-    # A dimension of length one in `indices` is broadcast, as in NumPy.
+    # A dimension of length one is broadcast in either, as in NumPy.
     whole = np.broadcast_shapes(places.shape, tuple(1 if d == axis else n for d, n in enumerate(shape)))
-    fancy = _fancy(np.broadcast_to(places, whole), axis)
+    fancy = _fancy(np.broadcast_to(places, whole), axis, shape)
     return gather(a, (ARRAY,) * len(shape), fancy, unique=unique)
 
 

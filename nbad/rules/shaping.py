@@ -260,7 +260,10 @@ def matrix_transpose(x: Any) -> Any:
 def squeeze(a: Any, axis: Any = None) -> Any:
     a = as_operand(a)
     shape = shape_of(a)
-    gone = tuple(d for d, n in enumerate(shape) if n == 1) if axis is None else axis_tuple(axis, len(shape))
+    if axis is None:
+        gone = tuple(d for d, n in enumerate(shape) if n == 1)
+    else:  # NumPy takes the first axis of a number too
+        gone = axis_tuple(axis, len(shape)) if shape or axis not in (0, -1) else ()
     if any(shape[d] != 1 for d in gone):
         raise ValueError("cannot select an axis to squeeze out which has size not equal to one")
     return _shaped(a, tuple(n for d, n in enumerate(shape) if d not in gone))

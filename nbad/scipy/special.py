@@ -247,8 +247,8 @@ def signed_logsumexp_a(g, b, share):
     return share * b
 
 
-def signed_logsumexp_b(g, share):
-    return share
+def signed_logsumexp_b(g, share, b_shape):
+    return np.broadcast_to(share, np.broadcast_shapes(np.shape(share), b_shape))
 
 
 def share(g, a, b, y, a_shape, b_shape, axis):
@@ -295,7 +295,9 @@ def logsumexp(
     a = operand(a)
     if b is None and not return_sign:
         return apply(LOGSUMEXP, a, axis=axes_of(a, axis), keepdims=keepdims)
-    b = cast(1.0, a.dtype) if b is None else operand(b)
+    b = 1.0 if b is None else operand(b)
+    dtype = np.result_type(*(getattr(x, "dtype", x) for x in (a, b)))
+    a, b = (x if hasattr(x, "dtype") else np.asarray(x, dtype) for x in (a, b))
     if a.dtype.kind == "c" or np.result_type(b.dtype).kind == "c":
         raise NoRuleError.of(
             "scipy.special.logsumexp of complex numbers with b= or return_sign=", at=user_line()

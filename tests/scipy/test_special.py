@@ -322,6 +322,24 @@ def test_logsumexp_of_minus_infinities():
     assert nbad.grad(special.logsumexp)(np.full(2, -np.inf)).tolist() == [1.0, 1.0]
 
 
+def test_logsumexp_of_weights_that_are_more_than_the_exponents():
+    a, b = np.array([[0.5], [1.0]]), np.array([1.0, 2.0, 4.0])
+    found = nbad.grad(lambda a, b: np.sum(special.logsumexp(a, 1, b) ** 2), wrt=(0, 1))(a, b)
+    y = 2 * scipy.special.logsumexp(a, 1, b)
+    np.testing.assert_allclose(found[0], y[:, None])
+    np.testing.assert_allclose(found[1], np.full(3, np.sum(y) / 7))
+
+
+def test_logsumexp_takes_a_number_for_the_weights_or_for_the_exponent():
+    a = np.array([0.5, 1.0], np.float32)
+    found = nbad.grad(lambda a: special.logsumexp(a, b=2.0) + special.logsumexp(a, b=True))(a)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, 2 * scipy.special.softmax(a), rtol=1e-6)
+    np.testing.assert_allclose(
+        nbad.grad(lambda b: special.logsumexp(1.0, b=b))(np.array([1.0, 3.0])), [0.25, 0.25]
+    )
+
+
 @pytest.mark.slow
 def test_scipy_special_knows_traced_values_as_soon_as_nbad_is_imported():
     code = (
