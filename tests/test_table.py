@@ -42,6 +42,7 @@ NON_DIFFERENTIABLE: dict[str, str] = {
     "bincount": "without weights",
     "matrix_rank": "a whole number; refused where a derivative would be lost",
     "unwrap": "of integers",
+    "heaviside": "its step; the value at the step passes its derivative on",
     "quantile": "weighted, of plain values: which elements are the quantiles",
     "nanquantile": "as `quantile`",
     "histogram_bin_edges": "how many, and whether they are in order",

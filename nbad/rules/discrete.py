@@ -38,6 +38,7 @@ FREXP_EXPONENT = elementwise(frexp_exponent_forward, name="frexp_exponent", x=No
 STOP_GRADIENT = elementwise(stop_gradient_forward, name="stop_gradient", x=None)
 SIGN = forward_only(np.sign)
 NAN_TO_NUM = forward_only(np.nan_to_num)
+HEAVISIDE = forward_only(np.heaviside)
 
 
 @binds(np.sign)
@@ -46,6 +47,14 @@ def sign(x: Any) -> Any:
         return apply(COMPLEX_SIGN, operand(x))
     x = plain(x)
     return apply(SIGN, x) if is_traced(x) else np.sign(x)
+
+
+@binds(np.heaviside)
+def heaviside(a: Any, b: Any) -> Any:
+    """Return the step of `a`, which carries no derivative, with `b` where `a` is 0, which carries its own."""
+    flat = plain(a), plain(b)
+    step = apply(HEAVISIDE, *map(operand, flat)) if any(map(is_traced, flat)) else np.heaviside(*flat)
+    return np.where(flat[0] == 0, b, step) if is_traced(b) else step
 
 
 @binds(np.divmod)
@@ -69,8 +78,15 @@ def frexp(x: Any) -> Any:
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
     if not copy:
         raise NoRuleError.of("np.nan_to_num with copy=False", at=user_line(), instead="Leave it out.")
+    if is_complex(x):
+        parts = [np.nan_to_num(part, True, nan, posinf, neginf) for part in (np.real(x), np.imag(x))]
+        return parts[0] + 1j * parts[1]
     numbers = plainly(np.nan_to_num, NAN_TO_NUM, x, nan=nan, posinf=posinf, neginf=neginf)
-    return np.where(np.isfinite(plain(x)), x, numbers)
+    found = np.where(np.isfinite(plain(x)), x, numbers)
+    for number, is_there in ((nan, np.isnan), (posinf, np.isposinf), (neginf, np.isneginf)):
+        if is_traced(number):
+            found = np.where(is_there(plain(x)), number, found)
+    return found
 
 
 @binds(np.ndarray.astype, np.astype)
@@ -106,7 +122,7 @@ constant(
     np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
     np.logical_and, np.logical_or, np.logical_xor, np.logical_not,
     np.isnan, np.isfinite, np.isinf, np.signbit, np.floor, np.ceil, np.trunc, np.rint, np.floor_divide,
-    np.heaviside, np.spacing, np.round, np.around, np.fix, np.isclose, np.allclose, np.array_equal,
+    np.spacing, np.round, np.around, np.fix, np.isclose, np.allclose, np.array_equal,
     np.array_equiv, np.isneginf, np.isposinf, np.iscomplex, np.isreal,
     # Of integers and truth values, which are traced on recording tapes only.
     np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert, np.left_shift, np.right_shift, np.gcd, np.lcm,

@@ -346,7 +346,7 @@ def sort(
     if axis is None:
         a, axis = ravel(a), 0
     backwards: dict[str, Any] = {"descending": True} if descending else {}  # from NumPy 2.5 on
-    return take_along(a, np.argsort(plain(a), axis, kind="stable", **backwards), axis, unique=True)
+    return take_along(a, np.argsort(plain(a), axis, kind, stable=stable, **backwards), axis, unique=True)
 
 
 @binds(np.compress)

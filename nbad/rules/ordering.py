@@ -1,7 +1,7 @@
 """Order: parts of sorted arrays, medians and quantiles, extrema that pass over nan.
 
-Owns no rows: all are composed of a plain `argsort` and of taking elements at the places that it found, so only the elements
-that a result is made of get a cotangent. Ties are broken as a stable sort breaks them.
+Owns no rows: all are composed of a plain `argsort` or `argpartition` and of taking elements at the places that it found, so
+only the elements that a result is made of get a cotangent; of equal ones, those that NumPy's partition puts there.
 
 References
 ----------
@@ -53,11 +53,15 @@ def _lined(a: Any, axis: Any) -> tuple[Any, Shape]:
     return np.reshape(line, (*(a.shape[d] for d in free), math.prod(a.shape[d] for d in axes))), axes
 
 
-def _ordered(line: Any) -> Any:
-    """Return where the elements of each sorted line are; every place of a line with a nan is that of a nan."""
-    order = np.argsort(plain(line), axis=-1, kind="stable")
+def _ordered(line: Any, numbers: Any) -> Any:
+    """Return an order of each line in which the elements of `numbers` are where sorting puts them.
+
+    Every place of a line with a nan is that of a nan.
+    """
     if line.dtype.kind not in "fc":
-        return order
+        return np.argpartition(plain(line), numbers, axis=-1)
+    # Sorting puts nan last.
+    order = np.argpartition(plain(line), np.concatenate([numbers, [line.shape[-1] - 1]]), axis=-1)
     last = order[..., -1:]
     return np.where(np.isnan(np.take_along_axis(plain(line), last, -1)), last, order)
 
@@ -87,7 +91,7 @@ def median(
     if n == 0:
         return mean(a, axes, keepdims=keepdims)
     middle: Any = [n // 2] if n % 2 else [n // 2 - 1, n // 2]
-    found = np.mean(np.take_along_axis(line, _ordered(line)[..., middle], -1), axis=-1)
+    found = np.mean(np.take_along_axis(line, _ordered(line, middle)[..., middle], -1), axis=-1)
     return _kept(found, a, axes, keepdims)
 
 
@@ -102,7 +106,7 @@ def nanmedian(
         return np.nanmean(a, axis=axes, keepdims=keepdims)
     count = _count(line)
     middle = np.concatenate([np.maximum(count - 1, 0) // 2, count // 2], axis=-1)
-    order = np.argsort(plain(line), axis=-1, kind="stable")
+    order = np.argsort(plain(line), axis=-1)
     places = np.take_along_axis(order, middle, -1)
     return _kept(np.mean(np.take_along_axis(line, places, -1), axis=-1), a, axes, keepdims)
 
@@ -148,20 +152,26 @@ def _between(method: str, n: Any, q: Any) -> tuple[Any, Any]:
     return place, place - np.floor(plain(place))
 
 
-def _interpolated(line: Any, order: Any, n: Any, q: Any, method: str) -> Any:
-    """Return the quantiles of lines of `n` elements, whose places in ascending order are `order`, along the last axis."""
-
-    def at(place: Any) -> Any:
-        places = np.clip(place, 0, np.maximum(n - 1, 0)).astype(np.intp)
-        return np.take_along_axis(line, np.take_along_axis(order, np.broadcast_to(places, shape), -1), -1)
-
+def _interpolated(line: Any, n: Any, q: Any, method: str) -> Any:
+    """Return the quantiles of lines along the last axis; `n` counts the elements that are not nan, if they may be some."""
     shape = (*line.shape[:-1], q.shape[0])
     step = _stepped(method, n, plain(q))
-    if step is not None:
-        return at(step)
-    place, t = _between(method, n, q)
-    below = np.floor(plain(place))
-    low, high = at(below), at(below + 1)
+    if step is None:
+        place, t = _between(method, n, q)
+        below = np.floor(plain(place))
+        wanted = [below, below + 1]
+    else:
+        wanted = [step]
+    wanted = [np.clip(number, 0, np.maximum(n - 1, 0)).astype(np.intp) for number in wanted]
+    if isinstance(n, int):
+        order = _ordered(line, np.concatenate(wanted))
+    else:
+        order = np.argsort(plain(line), axis=-1)
+    places = [np.take_along_axis(order, np.broadcast_to(number, shape), -1) for number in wanted]
+    low, *rest = [np.take_along_axis(line, place, -1) for place in places]
+    if not rest:
+        return low
+    high = rest[0]
     t = cast(t, place.dtype)
     difference = high - low
     return np.where(plain(t) >= 0.5, high - difference * (1 - t), low + difference * t)
@@ -204,10 +214,9 @@ def _quantile(
             raise ValueError(f"Only method 'inverted_cdf' supports weights. Got: {method}.")
         found = _weighted(name, line, flat, weights, a, axis)
     elif name.startswith("np.nan"):
-        order = np.argsort(plain(line), axis=-1, kind="stable")
-        found = _interpolated(line, order, cast(_count(line), flat.dtype), flat, method)
+        found = _interpolated(line, cast(_count(line), flat.dtype), flat, method)
     else:
-        found = _interpolated(line, _ordered(line), line.shape[-1], flat, method)
+        found = _interpolated(line, line.shape[-1], flat, method)
     keep = keepdims is not ABSENT and keepdims
     rest = kept_shape(a.shape, axes) if keep else found.shape[:-1]
     return np.reshape(np.moveaxis(found, -1, 0), (*shape_of(q), *rest))

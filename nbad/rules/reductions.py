@@ -368,7 +368,7 @@ def _extremum(op: Any, worst: float, pick: Any, a: Any, axis: Any, out: Any, kee
     axes: Any = axes_of(a, axis)
     if initial is not ABSENT and count_of(a.shape, axes) == 0:
         shape = np.sum(np.zeros(a.shape), axis=axes, keepdims=_flag(keepdims)).shape
-        return np.broadcast_to(cast(plain(initial), a.dtype), shape)
+        return np.broadcast_to(cast(initial, a.dtype), shape)
     neutral = initial if a.dtype.kind in "iub" else worst
     chosen = a if mask is None else np.where(mask, a, neutral)
     return _from(initial, apply(op, chosen, axis=axes, keepdims=_flag(keepdims)), pick)

@@ -67,6 +67,12 @@ def exponents(rng: np.random.Generator, dtype: np.dtype[Any]) -> np.ndarray:
     return rng.integers(-3, 4, S).astype(np.int32)
 
 
+def with_holes(x: Any) -> Any:
+    """Return `x` with what is no number in its last columns."""
+    holes = np.array([0, np.nan, np.inf, -np.inf], x.dtype)
+    return np.where(holes == 0, x, holes)
+
+
 CASES = [
     binary("add", (-2, 2), (-2, 2), complex_ok=True, large=True),
     binary("subtract", (-2, 2), (-2, 2), complex_ok=True),
@@ -122,6 +128,21 @@ CASES = [
     spaced("fmax", np.fmax),
     spaced("fmin", np.fmin),
     Case("copysign", np.copysign, [signed, signed], elementwise=True),
+    Case(
+        "heaviside", lambda b: np.heaviside(np.array([-1.0, 0, 2, 0], b.dtype), b * b), [((3, 4), -2.0, 2.0)]
+    ),
+    Case(
+        "nan_to_num by traced numbers",
+        lambda x, a, b: np.nan_to_num(with_holes(x * a * b), nan=a, posinf=b, neginf=-a),
+        [((2, 4), 0.5, 1.0), ((), 1.0, 2.0), ((), 1.0, 2.0)],
+        off={"layouts": "a number has one layout", "masked": "a number that is plain takes no node"},
+    ),
+    Case(
+        "nan_to_num of parts",
+        lambda z: np.nan_to_num(z + np.array([complex(np.nan, 1), complex(1, np.inf), 1j])),
+        [((3,), 0.5, 1.0)],
+        dtypes=("c16",),
+    ),
     Case("nextafter", np.nextafter, [(S, 0.5, 1), (S, 2, 3)], elementwise=True),
     Case("ldexp", np.ldexp, [(S, -2, 2), exponents], elementwise=True),
     Case("real", np.real, [(S, -2, 2)], dtypes=("c8", "c16"), elementwise=True),

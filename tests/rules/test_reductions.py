@@ -429,3 +429,8 @@ def test_what_is_wrong_or_has_no_rule(
 ) -> None:
     with pytest.raises(error, match=match):
         nbad.grad(function)(np.ones(2))
+
+
+def test_the_start_value_of_an_empty_extremum_has_its_derivative() -> None:
+    assert nbad.grad(lambda a: np.max(np.zeros_like(a, shape=(0,)), initial=a))(2.0) == 1.0
+    assert nbad.grad(lambda a: np.sum(np.min(np.zeros((0, 3), like=a), axis=0, initial=a)))(2.0) == 3.0
