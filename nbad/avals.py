@@ -76,6 +76,8 @@ def _check(graph: Graph, node: Node) -> None:
             given = operands[0][0], _reshaped(operands[0][1], node.attributes["shape"])
         elif name == "scatter_add":
             given = operands[0][0], _lengths(node.attributes["shape"])
+        elif name in ("write", "write_at"):
+            given = operands[0]
         elif name == "scatter":
             given = _scattered(node, operands[0])
         elif graph.forms[node.outputs[0]] == PYTHON and (name == "power" or stated[0].kind in "iub"):

@@ -165,7 +165,8 @@ def pull_node(
         y = tuple(frozen.tape.objects[values.out : values.out + op.outputs])
         yield from zip(asked, op.together.pull(asked, g, operands, y, attributes), strict=True)
         return
-    for k in asked:
+    # What was written is read before it is cleared, so that a replay may clear it where it stands.
+    for k in asked[::-1] if op.name in ("write", "write_at") else asked:
         pullback = op.pullback_of(k)
         if pullback is None:
             continue

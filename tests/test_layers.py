@@ -138,6 +138,7 @@ ORDER = [
     "replay.loop",
     "replay.products",
     "replay.into",
+    "replay.overwriting",
     "replay.steps",
     "replay.chains",
     "replay.planning",

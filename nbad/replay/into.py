@@ -12,11 +12,12 @@ from nbad.pulling import Scattered
 from nbad.replay.graph import Node
 from nbad.replay.products import multiply
 from nbad.rules.indexing import filled
+from nbad.rules.updating import put
 
 Aval = tuple[np.dtype[Any], tuple[int, ...]]
 Into = Callable[..., Any]
 
-__all__ = ["into_of"]
+__all__ = ["Into", "Write", "into_of"]
 
 
 class _Ufunc:
@@ -103,6 +104,33 @@ class _ScatterAdd:
         Scattered(filled(self.template, places), np.asarray(x), self.unique).add_to(out)
 
 
+class Write:
+    """An array that is written at an index of one of its views, where the array after the write is to stand.
+
+    Attributes
+    ----------
+    in_place : bool
+        The array before the write stands there already.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.attributes = node.attributes
+        self.in_place = False
+
+    def __call__(self, out: np.ndarray, x: np.ndarray, v: Any, *places: Any) -> None:
+        """Write."""
+        a = self.attributes
+        if not self.in_place:
+            bring(out, x)
+        index = filled(a["template"], places) if "template" in a else a["index"]
+        put(out, a["path"], index, v, add=a.get("add", False))
+
+
+def bring(out: np.ndarray, x: np.ndarray) -> None:
+    """Copy the whole array before a write."""
+    out[...] = x
+
+
 def _reshape(out: np.ndarray, x: Any) -> None:
     out.reshape(np.shape(x))[...] = x
 
@@ -147,6 +175,8 @@ def into_of(node: Node, avals: Sequence[Aval]) -> Into | None:
         return _Scatter(node) if operands[0][0] == dtype else None
     if name == "scatter_add":
         return _ScatterAdd(node) if operands[0][0] == dtype else None
+    if name in ("write", "write_at"):
+        return Write(node) if operands[0] == avals[node.outputs[0]] else None
     if name == "reshape":
         return _reshape
     if name in ("transpose", "broadcast_to", "flip"):

@@ -15,7 +15,7 @@ from nbad.kernels.block import C8, C16, DTYPES, F4, F8, ID, KERNELS
 from nbad.program import KERNEL_OF
 from nbad.replay.casts import BOOL, kind_of
 from nbad.replay.graph import ARRAY, PYTHON, Graph, Node
-from nbad.replay.storage import VIEWS, View, c_strides, view_of
+from nbad.replay.storage import VIEWS, View, c_strides, nbytes_of, view_of
 
 #: What an item is.
 ELEMENT, REDUCE, ALIAS, VIEW, PAD, HOST = "element", "reduce", "alias", "view", "pad", "host"
@@ -38,6 +38,8 @@ _FACTORS = {
     np.radians: np.pi / 180.0,
     np.deg2rad: np.pi / 180.0,
 }
+#: Bytes from which on copying an array costs more than a step of Python.
+_LARGE = 1 << 16
 _SHORT_POWERS = {2.0: "square", 1.0: "copy", 0.5: "sqrt", -1.0: "recip"}
 #: What Python numbers do exactly as the kernels do, without raising.
 _PYTHON_EXACT = {"add", "sub", "mul", "neg", "abs", "copy", *_COMPARISONS}
@@ -82,6 +84,9 @@ class Lowering:
         self.views: dict[int, View] = {}
         self.items: list[Item] = []
         self.starts: list[int] = []
+        made = {slot for node in graph.nodes for slot in node.outputs}
+        writes = [node for node in graph.nodes if node.op.name in ("write", "write_at")]
+        self.written = {node.operands[0] for node in writes} & made
         for position, node in enumerate(graph.nodes):
             self.starts.append(len(self.items))
             if not self._lower(position, node):
@@ -149,6 +154,8 @@ class Lowering:
                 made = run_forward(node.op, (self.constants[x],), node.attributes, ())[0]
                 self.constants[out] = np.asarray(made) if self._form(out) == ARRAY else made
                 return True
+            if name == "getitem" and self._is_written_soon(x, out):
+                return False
             unchanged = name in ("positive", "astype") or (name in _SAME_ON_REALS and x_dtype.kind in "fiub")
             if unchanged and x_dtype == dtype and x_shape == shape:
                 return self._alias(position, x, out)
@@ -169,6 +176,12 @@ class Lowering:
             if name == "scatter" and self._pad(position, node, x, out):
                 return True
         return self._reduction(position, node, out) or self._elementwise(position, node, out)
+
+    def _is_written_soon(self, x: int, out: int) -> bool:
+        """Return whether a part is better copied than viewed: the array around it is large, and written later."""
+        base = self.view(x).base
+        whole = nbytes_of(self.avals[base])
+        return base in self.written and whole >= _LARGE and 2 * nbytes_of(self.avals[out]) <= whole
 
     def _made_here(self, slot: int) -> bool:
         """Return whether an instruction makes the slot."""

@@ -18,9 +18,10 @@ from nbad.replay.casts import kind_of
 from nbad.replay.chains import Chain, Linked, arrange
 from nbad.replay.fusing import Schedule, Step
 from nbad.replay.graph import ARRAY, SCALAR, TRUTH, Graph, masks_of
-from nbad.replay.into import Into, into_of
+from nbad.replay.into import Into, Write, into_of
 from nbad.replay.loop import RUN_WIDTH, STEP_WIDTH, WHY_BITS
 from nbad.replay.lowering import HOST, Lowering
+from nbad.replay.overwriting import overwritten
 from nbad.replay.steps import HostStep, Output, Reader
 from nbad.replay.storage import (
     ALIGNMENT,
@@ -212,8 +213,13 @@ class Plan:
         handed = set(self.handed_out.values())
         executed = {pair.second: pair.first for pair in self.pairs.values()}
         self.dynamic: set[int] = set()
+        writes = {at: into for at, into in self.into.items() if isinstance(into, Write)}
+        chains = overwritten(schedule, writes, self.last, self._is_free)
+        ends: dict[int, int] = {}  # what stands where a slot stood, at the end
+        for slot, source in reversed(chains.items()):
+            ends[source] = ends.get(slot, slot)
         for slot in sorted(schedule.stored):
-            if slot in self.places:
+            if slot in self.places or slot in chains:
                 continue
             at = schedule.home[slot]
             host = not schedule.steps[at].is_run
@@ -223,11 +229,23 @@ class Plan:
                 self.places[slot] = self._contiguous(slot, self._new_buffer())
                 self.dynamic.add(slot)
             else:
-                ask(slot, executed.get(at, at), self.last.get(slot, at))
+                ask(slot, executed.get(at, at), self.last.get(ends.get(slot, slot), at))
         arena = Arena()
         for slot, offset in zip(slots, arena.plan(requests), strict=True):
             self.places[slot] = self._contiguous(slot, ARENA, offset)
+        for slot, source in chains.items():  # in the order of the steps
+            self.places[slot] = self.places[source]
         self.arena_bytes = arena.size
+
+    def _is_free(self, slot: int) -> bool:
+        """Return whether the arena holds a slot while it is read, and no longer."""
+        home = self.schedule.home.get(slot, -1)
+        if home < 0 or slot in self.places or slot in self.persistent or slot in self.handed_out.values():
+            return False
+        small = nbytes_of(self.lowering.avals[slot]) <= _SMALL
+        return slot in self.schedule.stored and (
+            self.schedule.steps[home].is_run or home in self.into or small
+        )
 
     def _place_of(self, slot: int) -> Place:
         view = self.lowering.views.get(slot)
