@@ -251,6 +251,45 @@ def test_a_traced_value_from_the_closure() -> None:
     assert account.bytes_kept <= 4 * 8 * N  # scaled, the two results; not what is inside
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_inside_of_values_from_the_closure(compiled: bool) -> None:
+    def loss(wrap: Callable[..., Any], x: Any, w: Any) -> Any:
+        scaled = 2 * w
+
+        def inner(x: Any) -> Any:
+            by_argument = nbad.grad(lambda z: np.sum(np.sin(z * scaled) * z * x))(x)
+            by_captured = nbad.grad(lambda q: np.sum(np.cos(q) * x * q))(scaled)
+            return by_argument * by_captured + scaled
+
+        return np.sum(wrap(inner)(x * x) ** 2)
+
+    expected = nbad.grad(lambda x, w: loss(lambda f: f, x, w), (0, 1))(X, W)
+    function: Any = lambda x, w: loss(checkpoint, x, w)  # noqa: E731
+    gradient = nbad.grad(nbad.compile(function) if compiled else function, (0, 1))
+    for _ in range(3 if compiled else 1):
+        found = gradient(X, W)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_checkpoints_and_products_inside() -> None:
+    def f(wrap: Callable[..., Any], x: Any) -> Any:
+        slope = nbad.grad(lambda z: np.sum(wrap(lambda z: np.sin(z) * z)(z)))(x)
+        return slope * nbad.hvp(lambda z: np.sum(z**4))(x, x) + nbad.jvp(np.sin, (x,), (x,))[1]
+
+    expected = nbad.grad(lambda x: np.sum(f(lambda g: g, x)))(X)
+    found = nbad.grad(lambda x: np.sum(checkpoint(lambda x: f(checkpoint, x))(x)))(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_the_first_number_that_is_not_finite_is_named() -> None:
+    with nbad.config(nan="raise"), pytest.raises(nbad.NonFiniteError, match="log made a NaN"):
+        nbad.grad(lambda x: np.sum(checkpoint(np.log)(x)))(-np.ones(3))
+    with nbad.config(nan="raise"), pytest.raises(nbad.NonFiniteError, match="pullback of sqrt"):
+        nbad.grad(lambda x: np.sum(checkpoint(np.sqrt)(x)))(np.zeros(3))
+
+
 def test_a_number_from_the_closure_written_in_between() -> None:
     def loss(x: Any) -> Any:
         state = np.zeros_like(x)
