@@ -31,7 +31,7 @@ LONG = 1 << 19
 TALL = 1 << 21
 """Bytes of the narrowest block of columns from which on the first axis is transformed in four steps."""
 
-SLENDER = 64
+SLENDER = 256
 """Columns up to which the first axis is transformed in four steps."""
 
 

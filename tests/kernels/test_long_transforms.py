@@ -112,7 +112,8 @@ def test_which_lengths_are_long():
     """So that the large shapes above say something of this module."""
     assert long_transforms.is_long(1 << 18, True, 16) and not long_transforms.is_long(1 << 16, True, 16)
     assert long_transforms.is_long(40_009, False, 16) and not long_transforms.is_long(40_000, False, 16)
-    assert not long_transforms.is_long(40_009, True, 4 * 2)
+    assert long_transforms.is_long(100_003, True, 8) and not long_transforms.is_long(100_000, True, 8)
+    assert not long_transforms.is_long(40_009, True, 8)
     assert factors(40_009) == [40_009]
 
 
