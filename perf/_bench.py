@@ -32,7 +32,7 @@ PACKAGES = (
 SLOW = 1.0
 """Seconds of a call from which on a contestant is called fewer times: patience is better spent on close races."""
 
-SLOW_ROUNDS = 3
+SLOW_ROUNDS = 2
 """Rounds that a slow contestant takes part in."""
 
 Answer = Callable[[Any], Sequence[Any]]
