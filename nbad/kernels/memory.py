@@ -66,6 +66,10 @@ class _Pool:
 
     ``__del__`` may run at any bytecode, also in a thread that holds the lock. So a block that comes back
     is only appended to ``returned`` (an atomic step), and whoever gets the lock without waiting sorts it in.
+
+    Ctrl-C may fall between the moment when the lock is taken and the ``try`` after it. So the lock is taken within the
+    ``try``, and given back at its end without asking first, for a call is where the next one falls: a reentrant lock knows
+    whether this thread holds it. Nobody takes it twice.
     """
 
     def __init__(self) -> None:
@@ -76,11 +80,16 @@ class _Pool:
         self.reused = 0
         self.limit = default_limit()
         self.returned: deque[np.ndarray[Any, Any]] = deque()
-        self.lock = threading.Lock()
+        self.renew_lock()
 
     def renew_lock(self) -> None:
         """Forget a lock that another thread may have held at the moment of a fork."""
-        self.lock = threading.Lock()
+        self.lock: Any = threading.RLock()
+
+    def is_held_here(self) -> bool:
+        """Return whether this thread holds the lock, which code that runs in the locked part (a finalizer) asks."""
+        held: bool = self.lock._is_owned()  # what threading.Condition asks
+        return held
 
     def give_back(self, block: np.ndarray[Any, Any]) -> None:
         """Take over a block that no array uses any more."""
@@ -89,13 +98,18 @@ class _Pool:
 
     def settle(self) -> None:
         """Sort in the blocks that came back, unless another thread is doing so."""
+        if self.is_held_here():
+            return
         while self.returned:
-            if not self.lock.acquire(blocking=False):
-                return
             try:
+                if not self.lock.acquire(blocking=False):
+                    return
                 self.sort_in()
             finally:
-                self.lock.release()
+                try:  # noqa: SIM105 (suppress() would be a call)
+                    self.lock.release()
+                except RuntimeError:
+                    pass  # it was not taken
 
     def sort_in(self) -> None:
         """Move the returned blocks to their classes and drop the oldest above the limit; the lock is held."""
@@ -118,11 +132,13 @@ class _Pool:
     def take(self, size: int) -> np.ndarray[Any, Any] | None:
         """Return a block of exactly ``size`` bytes, an idle one where there is one.
 
-        None says that the lock did not come free: a finalizer that runs in the locked part asks for memory.
+        None says that the lock is not free: a finalizer that runs in the locked part asks for memory.
         """
-        if not self.lock.acquire(timeout=PATIENCE):
+        if self.is_held_here():
             return None
         try:
+            if not self.lock.acquire(timeout=PATIENCE):
+                return None
             self.sort_in()
             blocks = self.idle.get(size)
             if blocks:
@@ -143,7 +159,10 @@ class _Pool:
             self.fresh += 1
             return block
         finally:
-            self.lock.release()
+            try:  # noqa: SIM105 (suppress() would be a call)
+                self.lock.release()
+            except RuntimeError:
+                pass  # it was not taken
 
     def resize(self, limit: int) -> None:
         """Set the limit in bytes and drop what is above it."""

@@ -260,7 +260,11 @@ def fan_out(task: Task, n_chunks: int) -> bool:
         _STATE.ready().submit(job, min(threads, n_chunks) - 1)
         job.work()
     finally:
-        job.join()
+        try:
+            job.join()
+        except KeyboardInterrupt:
+            job.join()  # if the interrupt came before the first join could catch it
+            raise
     if job.error is not None:
         raise job.error
     return not job.failed

@@ -219,3 +219,52 @@ def test_interpreter_exit_is_silent():
         [sys.executable, "-c", textwrap.dedent(code)], timeout=60, check=True, capture_output=True, text=True
     )
     assert done.stdout + done.stderr == ""
+
+
+class Interrupted:
+    """A lock at which Ctrl-C falls right after it was taken."""
+
+    def __init__(self, lock):
+        self.lock = lock
+        self.release = lock.release
+        self._is_owned = lock._is_owned
+
+    def acquire(self, **options):
+        self.lock.acquire(**options)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("use", [lambda: memory.empty(1 << 21, np.uint8), memory._POOL.settle])
+def test_an_interrupt_right_after_the_lock_was_taken_does_not_lock_the_pool_for_ever(use, monkeypatch):
+    pool, lock = memory._POOL, memory._POOL.lock
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "lock", Interrupted(lock))
+        pool.returned.append(np.empty(1 << 20, np.uint8))
+        pool.live_bytes += 1 << 20
+        with pytest.raises(KeyboardInterrupt):
+            use()
+    taken = []
+    thread = threading.Thread(target=lambda: taken.append(lock.acquire(timeout=5)))
+    thread.start()
+    thread.join()
+    assert taken == [True]
+    pool.renew_lock()
+
+
+def test_a_lock_that_did_not_come_free_is_not_given_back(monkeypatch):
+    monkeypatch.setattr(memory, "PATIENCE", 0.01)
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with memory._POOL.lock:
+            held.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    try:
+        assert memory.empty(1 << 21, np.uint8).size == 1 << 21
+    finally:
+        done.set()
+        thread.join()
