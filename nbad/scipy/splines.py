@@ -65,12 +65,17 @@ def taps(p: np.ndarray, n: int, order: int, mode: str, slope: int) -> tuple[np.n
     if mode == "constant":
         inside = (p >= 0) & (p <= n - 1)
         p = np.where(inside, p, 0.0)
-    elif mode == "nearest":
-        inside = (p >= 0) & (p <= n - 1)
-        p = np.clip(p, 0.0, n - 1)
-        inside = inside if slope else True
-    elif mode == "wrap" and n > 1:
-        p = p - (n - 1) * np.floor(p / (n - 1))
+    elif mode == "wrap" and n > 1:  # of both ends, which are one point, SciPy reads the one that it comes to
+        turns = np.trunc(p / (n - 1))
+        p = np.where(p < 0, p + (n - 1) * (1 - turns), np.where(p > n - 1, p - (n - 1) * turns, p))
+    elif order == 0 and n > 1:  # halves are rounded up inside, so points outside are first mirrored, as SciPy does
+        if mode in ("reflect", "grid-mirror"):
+            p = p % (2 * n)
+            p = np.where(p >= n, 2 * n - 1 - p, p)
+        elif mode == "mirror":
+            edge = np.where(p < 0, n - 1, n)
+            p = np.abs(p) % (2 * n - 2)
+            p = np.where(p >= edge, 2 * n - 2 - p, p)
     first = np.floor(p if order % 2 else p + 0.5)
     u = p - first
     weights = np.stack([np.polynomial.polynomial.polyval(u, c) for c in pieces(order, slope)])
@@ -84,6 +89,7 @@ def taps(p: np.ndarray, n: int, order: int, mode: str, slope: int) -> tuple[np.n
         index = np.minimum(index, 2 * n - 1 - index)
     elif mode == "nearest":
         index = np.clip(index, 0, n - 1)
+        inside = not slope or index[0] < index[-1]  # where all taps read the edge, the slope is 0 exactly
     else:
         period = max(2 * n - 2, 1)
         index %= period

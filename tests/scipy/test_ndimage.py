@@ -197,3 +197,41 @@ def test_what_has_no_rule_is_refused():
         nbad.grad(lambda w: np.sum(ndimage.correlate1d(np.arange(4), w)))(np.ones(3))
     with pytest.raises(ValueError, match="boundary mode"):
         nbad.grad(lambda x: np.sum(ndimage.laplace(x, mode="odd")))(x)
+
+
+# Points whose taps reach beyond the edges, on halves, and on the ends that mode "wrap" takes for one point.
+EVERYWHERE = np.concatenate([np.arange(-14.0, 22.0, 0.5), np.random.default_rng(0).normal(size=40) * 8])[None]
+
+
+@pytest.mark.parametrize("order", range(6))
+@pytest.mark.parametrize("mode", (*MODES, "grid-mirror", "grid-constant", "grid-wrap"))
+def test_the_gradient_of_a_spline_belongs_to_the_points_that_scipy_reads(mode, order):
+    """At the seam of "wrap", at halves outside with order 0, and beyond "nearest" edges it belonged to others."""
+
+    def read(c):
+        return ndimage.map_coordinates(c, EVERYWHERE, order=order, mode=mode, prefilter=False)
+
+    for n in (7, 2, 1):
+        c = np.random.default_rng(n).normal(size=n)
+        value, pullback = nbad.vjp(read, c)
+        rows = np.stack([pullback(unit) for unit in np.eye(value.size)])
+        np.testing.assert_allclose(rows @ c, value, atol=1e-12)  # the function is linear
+
+
+def test_the_gradient_of_zoom_in_mode_wrap_belongs_to_the_last_sample():
+    x = np.random.default_rng(0).normal(size=9)
+    value, pullback = nbad.vjp(lambda x: ndimage.zoom(x, 0.7, order=1, mode="wrap"), x)
+    rows = np.stack([pullback(unit) for unit in np.eye(value.size)])
+    np.testing.assert_allclose(rows @ x, value, atol=1e-12)
+
+
+def test_beyond_a_nearest_edge_a_spline_without_prefilter_still_moves():
+    c = np.random.default_rng(0).normal(size=7)
+    p = np.array([[-0.6, 6.3, 7.2, 3.1]])
+
+    def read(p):
+        return np.sum(ndimage.map_coordinates(c, p, order=3, mode="nearest", prefilter=False))
+
+    slopes = [(read(p + step) - read(p - step)) / 2e-6 for step in 1e-6 * np.eye(4)[:, None]]
+    np.testing.assert_allclose(nbad.grad(read)(p)[0], slopes, atol=1e-7)
+    assert abs(slopes[0]) > 0.01
