@@ -68,7 +68,9 @@ def taps(p: np.ndarray, n: int, order: int, mode: str, slope: int) -> tuple[np.n
     elif mode == "wrap" and n > 1:  # of both ends, which are one point, SciPy reads the one that it comes to
         turns = np.trunc(p / (n - 1))
         p = np.where(p < 0, p + (n - 1) * (1 - turns), np.where(p > n - 1, p - (n - 1) * turns, p))
-    elif order == 0 and n > 1:  # halves are rounded up inside, so points outside are first mirrored, as SciPy does
+    elif (
+        order == 0 and n > 1
+    ):  # halves are rounded up inside, so points outside are first mirrored, as SciPy does
         if mode in ("reflect", "grid-mirror"):
             p = p % (2 * n)
             p = np.where(p >= n, 2 * n - 1 - p, p)
