@@ -92,7 +92,8 @@ class _Fast:
 
 def _is_flat(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Return whether the short way may serve such calls."""
-    return not kwargs and len(call.inputs) == len(args) == len(call.leaves)
+    in_order = all(leaf.flags.c_contiguous for leaf in call.leaves if isinstance(leaf, np.ndarray))
+    return in_order and not kwargs and len(call.inputs) == len(args) == len(call.leaves)
 
 
 class _ShortOrLong(ABC):

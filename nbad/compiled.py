@@ -314,7 +314,7 @@ class Compiled:
         draws = Draws.of(before, call.leaves)
         prints = [print_of(value) for value in values]
         with draws.watched():
-            primal, result = record_primal(run, values, self._rewritten)
+            primal, result = record_primal(run, call.laid_out(values), self._rewritten)
         drawn = draws.made()
         if drawn is not None:
             self._warn(

@@ -188,9 +188,9 @@ def _spec(spec: Any) -> Any:
         raise TapeError(f"an argument of type {spec.kind.__name__} cannot be saved")
     if spec is float or spec is complex:
         return [spec.__name__]
-    first, second = spec
+    first, second, *axes = spec
     if isinstance(first, np.dtype):
-        return ["array", first.str, list(second)]
+        return ["array", first.str, list(second), *map(list, axes)]
     return ["scalar", second.str]
 
 
@@ -207,7 +207,8 @@ def _read_spec(item: Any) -> Any:
     if tag in ("float", "complex"):
         return {"float": float, "complex": complex}[tag]
     if tag == "array":
-        return _dtype(rest[0]), tuple(_index(n) for n in rest[1])
+        shape, *axes = (tuple(_index(n) for n in part) for part in rest[1:])
+        return _dtype(rest[0]), shape, *axes
     if tag == "scalar":
         dtype = _dtype(rest[0])
         return dtype.type, dtype

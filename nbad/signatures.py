@@ -47,6 +47,14 @@ class Call(NamedTuple):
         """Return the inputs as a replay takes them."""
         return [native(self.leaves[i]) for i in self.inputs]
 
+    def laid_out(self, values: list[Any]) -> list[Any]:
+        """Return the inputs as a recording takes them: with the axes in memory in the order that the caller's have."""
+        found = list(values)
+        for k, i in enumerate(self.inputs):
+            if isinstance(spec := self.key[1][i], tuple) and len(spec) > 2:
+                found[k] = np.asarray(self.leaves[i], values[k].dtype, order="K")
+        return found
+
     def arguments(self, values: Iterable[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return positional and keyword arguments with `values` in the place of the inputs."""
         leaves = list(self.leaves)
@@ -83,7 +91,8 @@ def read_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call 
             return None
         kind = type(leaf)
         if kind is np.ndarray or isinstance(leaf, np.ndarray):
-            specs.append((leaf.dtype, leaf.shape))
+            c_order = leaf.flags.c_contiguous or leaf.ndim < 2
+            specs.append((leaf.dtype, leaf.shape) if c_order else (leaf.dtype, leaf.shape, *_axes(leaf)))
             inputs.append(i)
             if (
                 leaf.dtype.kind not in _KINDS
@@ -105,6 +114,16 @@ def read_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call 
             specs.append(Value(kind, leaf))
     tokens = tuple(skeleton)
     return Call((tokens, tuple(specs)), tokens, leaves, inputs)
+
+
+def _axes(x: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    """Return the axes of an array from the longest stride to the shortest, if this is not their order.
+
+    NumPy makes new arrays in the order of its operands, and it decides what is a view of them: a write into ``y.reshape(-1)``
+    reaches `y`, or does not.
+    """
+    order = tuple(sorted((k for k in range(x.ndim) if x.shape[k] != 1), key=lambda k: -abs(x.strides[k])))
+    return () if order == tuple(sorted(order)) else (order,)
 
 
 class Value(NamedTuple):

@@ -317,3 +317,34 @@ def test_the_short_way_takes_only_what_it_was_made_for(kind: str) -> None:
             assert type(found) is type(wanted)
     with pytest.raises(TypeError):
         run(X)
+
+
+def test_a_write_into_what_is_a_copy_for_a_transposed_argument_did_not_stay_out_of_the_array() -> None:
+    """Recordings were made of C-ordered copies, where ``y.reshape(-1)`` is a view of `y`."""
+
+    def cleared(x: Any) -> Any:
+        y = x * 1.0
+        y.reshape(-1)[:] = 0.0
+        return np.sum(y * x)
+
+    f = nbad.compile(cleared)
+    x = np.arange(1.0, 7.0).reshape(2, 3)
+    for _ in range(3):
+        for given in (
+            x,
+            np.asfortranarray(x),
+            x.repeat(2, axis=1)[:, ::2],
+            np.stack([x, x]).transpose(1, 0, 2),
+        ):
+            assert f(given) == cleared(given)
+            assert np.array_equal(nbad.grad(f)(given), nbad.grad(cleared)(given))
+            x = x + 1.0
+    assert f.report().recordings == 3
+
+
+def test_a_saved_function_takes_the_order_of_axes_that_it_was_recorded_with(tmp_path: Any) -> None:
+    f = nbad.compile(lambda x: np.sum(x * x, axis=0))
+    x = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    expected = f(x)
+    f.save(tmp_path / "f.nbad")
+    assert np.array_equal(nbad.load(tmp_path / "f.nbad")(x), expected)
