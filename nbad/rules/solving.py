@@ -19,6 +19,8 @@ import numpy as np
 from numpy.linalg import LinAlgError
 from numpy.linalg._linalg import SlogdetResult
 
+from nbad.errors import NoRuleError
+from nbad.methods import user_line
 from nbad.rules.contractions import array
 from nbad.rules.decompositions import adjoint, column, of_triangle, row, triangle
 from nbad.rules.reductions import ABSENT, conjugate
@@ -118,6 +120,19 @@ def pinv_forward(x: Any, cutoff: Any, *, hermitian: bool) -> Any:
     return np.linalg.pinv(x, cutoff, hermitian)
 
 
+def check_cutoff(x: Any, y: Any) -> None:
+    """Raise if singular values that are not zero were cut off: the formulas are for ``x @ y @ x == x``."""
+    x, y = plain(x), plain(y)
+    rest = np.linalg.norm(x - x @ y @ x, axis=(-2, -1))
+    if np.any(rest > np.sqrt(np.finfo(x.dtype).eps) * np.linalg.norm(x, axis=(-2, -1))):
+        raise NoRuleError.of(
+            "np.linalg.pinv or lstsq that cuts off singular values that are not zero",
+            at=user_line(),
+            instead="Write what it does: u, s, vh = np.linalg.svd(a, full_matrices=False), then multiply u.T, 1/s where s is "
+            "above the cutoff, 0 elsewhere, and vh.T.",
+        )
+
+
 def pinv_x(g: Any, x: Any, y: Any, hermitian: bool) -> Any:
     # Golub and Pereyra 1973; the rank is constant.
     if not x.size:
@@ -125,6 +140,7 @@ def pinv_x(g: Any, x: Any, y: Any, hermitian: bool) -> Any:
     if hermitian:
         x = triangle(x)
         x = x + adjoint(x)
+    check_cutoff(x, y)
     yh, gh = adjoint(y), adjoint(g)
     first = gh @ y @ yh
     second = yh @ y @ gh
@@ -142,7 +158,9 @@ def lstsq_inverse(g: Any, a: Any, rcond: Any) -> Any:
     """Return the pseudo-inverse, if the cotangent of the solutions is there."""
     if g[0] is None:
         return None
-    return np.linalg.pinv(a, np.finfo(a.dtype).eps * max(a.shape) if rcond is None else rcond)
+    inverse = np.linalg.pinv(a, np.finfo(a.dtype).eps * max(a.shape) if rcond is None else rcond)
+    check_cutoff(a, inverse)
+    return inverse
 
 
 def lstsq_rest(a: Any, b: Any, y: Any) -> Any:
@@ -162,7 +180,7 @@ def lstsq_a(g: Any, a: Any, y: Any, inverse: Any, rest: Any) -> Any:
     if g_s is not None:
         u, _, vh = np.linalg.svd(a, False)
         found = found + (u * row(g_s)) @ vh
-    return found
+    return found if np.ndim(found) else None
 
 
 def lstsq_b(g: Any, inverse: Any, rest: Any) -> Any:

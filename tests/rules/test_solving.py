@@ -316,3 +316,26 @@ def test_matrices_without_elements(function: Any, shape: tuple[int, ...]) -> Non
 def test_what_is_wrong(error: type[Exception], match: str, function: Any) -> None:
     with pytest.raises(error, match=match):
         nbad.vjp(function, np.ones((2, 3)))
+
+
+def test_a_truncated_pseudo_inverse_is_refused_in_the_sweep() -> None:
+    """The formula of Golub and Pereyra is for cutoffs that cut nothing but zeros: the gradient was another one."""
+    a = np.diag([3.0, 2.0, 0.1])
+    for function in (
+        lambda a: np.linalg.pinv(a, rcond=0.5),
+        lambda a: np.linalg.pinv(a, rtol=0.5, hermitian=True),
+        lambda a: np.linalg.lstsq(a, np.ones(3), rcond=0.5)[0],
+    ):
+        assert np.array_equal(nbad.vjp(function, a)[0], function(a))
+        for f in (function, nbad.compile(function)):
+            with pytest.raises(nbad.NoRuleError, match="cuts off singular values"):
+                nbad.grad(lambda a: np.sum(f(a)))(a)  # noqa: B023
+    singular = np.diag([3.0, 2.0, 0.0])
+    assert np.isfinite(nbad.grad(lambda a: np.sum(np.linalg.pinv(a)))(singular)).all()
+
+
+def test_the_residuals_of_a_wide_matrix_are_none_and_so_is_their_gradient() -> None:
+    """They are an empty array; its pullback returned a number instead of a matrix."""
+    a, b = np.arange(15.0).reshape(3, 5) ** 2, np.ones(3)
+    gradients = nbad.grad(lambda a, b: np.sum(np.linalg.lstsq(a, b)[1]), wrt=("a", "b"))(a, b)
+    assert not gradients[0].any() and not gradients[1].any()
