@@ -152,7 +152,7 @@ def cov(m: Any, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: An
     rest = table - middle[:, None]
     found = np.dot(rest, np.conjugate((rest if w is None else rest * w).T))
     with np.errstate(divide="ignore"):
-        return np.squeeze(found * np.true_divide(1, freedom))
+        return np.squeeze(cast(found * np.true_divide(1, freedom), found.dtype))
 
 
 @binds(np.corrcoef)

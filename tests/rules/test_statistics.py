@@ -116,3 +116,15 @@ def test_what_was_cut_off_a_correlation_still_has_its_derivative() -> None:
     value, pullback = nbad.vjp(lambda x: np.corrcoef(x)[0, 1], x)
     assert value <= 1
     np.testing.assert_allclose(pullback(1.0), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("weights", [{}, {"aweights": np.array([0.1, 0.2, 0.3])}])
+def test_covariances_have_the_dtype_that_is_asked_for(weights):
+    """The keyword was read, and then the division promoted the result."""
+    x = np.arange(6.0).reshape(2, 3) ** 2
+    for function in (np.cov, np.corrcoef):
+        options = {"dtype": np.float32} | (weights if function is np.cov else {})
+        expected = function(x, **options)
+        found, _ = nbad.vjp(lambda x: function(x, **options), x)  # noqa: B023
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
