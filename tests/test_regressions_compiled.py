@@ -348,3 +348,25 @@ def test_a_saved_function_takes_the_order_of_axes_that_it_was_recorded_with(tmp_
     expected = f(x)
     f.save(tmp_path / "f.nbad")
     assert np.array_equal(nbad.load(tmp_path / "f.nbad")(x), expected)
+
+
+def test_a_write_into_a_reshaped_array_did_not_compile() -> None:
+    """The plan compared the strides of what is written with the shape of the array that it is a view of."""
+
+    def flat(x: Any) -> Any:
+        y = np.tanh(x).reshape(-1).copy()
+        y[0] = 2.0
+        return np.sum(np.sin(y))
+
+    def column(x: Any) -> Any:
+        y = np.roll(x, 1)[:, None].copy()
+        y[1:] = y[:1] ** 2
+        return np.sum(y**3)
+
+    for function, shape in ((flat, (3, 1)), (flat, (2, 2)), (column, (3,))):
+        f = nbad.compile(function)
+        for k in range(4):
+            x = np.random.default_rng(k).normal(size=shape)
+            assert np.allclose(f(x), function(x))
+            assert np.allclose(nbad.grad(f)(x), nbad.grad(function)(x))
+            assert np.allclose(nbad.hvp(f)(x, x), nbad.hvp(function)(x, x))

@@ -40,7 +40,7 @@ def overwritten(
         x, *others = item.operands
         out, source = item.outputs[0], schedule.base(x)
         view = lowering.view(x)
-        dtype, shape = lowering.avals[source]
+        dtype, shape = lowering.avals[x]
         whole = view.offset == 0 and is_contiguous(shape, view.strides, dtype.itemsize)
         if (
             lowering.avals[x] == lowering.avals[source] == lowering.avals[out]
