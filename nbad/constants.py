@@ -29,7 +29,20 @@ def call_constant(function: Callable[..., Any], op: Op | None, args: Any, kwargs
     template = pack((tuple(args), kwargs), operands, _is_operand)
     if not any(map(is_traced, operands)):
         return function(*args, **kwargs)
-    return apply(op, *operands, template=template)
+    found = apply(op, *operands, template=template)
+    if function in _COUNTING:
+        note_count(operands[0])
+    return found
+
+
+#: Functions whose result has as many elements as their argument has true ones.
+_COUNTING = (np.flatnonzero, np.argwhere)
+
+
+def note_count(truth: Any) -> None:
+    """Let a recording hold for as many true elements only: Python sees the shape of what they select, used or not."""
+    if is_traced(truth):
+        int(np.count_nonzero(truth))
 
 
 def _is_operand(value: Any) -> bool:

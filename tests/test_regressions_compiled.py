@@ -370,3 +370,28 @@ def test_a_write_into_a_reshaped_array_did_not_compile() -> None:
             assert np.allclose(f(x), function(x))
             assert np.allclose(nbad.grad(f)(x), nbad.grad(function)(x))
             assert np.allclose(nbad.hvp(f)(x, x), nbad.hvp(function)(x, x))
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        lambda x: x[x > 0].size,
+        lambda x: len(np.nonzero(x > 0)[0]),
+        lambda x: np.argwhere(x > 0).shape[0],
+        lambda x: np.flatnonzero(x > 0).size,
+        lambda x: np.extract(x > 0, x).size,
+        lambda x: np.compress(x > 0, x).size,
+        lambda x: np.trim_zeros(np.maximum(x, 0.0)).size,
+        lambda x: 2 if len(x[x > 0]) else 1,
+    ],
+)
+def test_the_number_of_selected_elements_did_not_stay_what_it_was(count: Any) -> None:
+    """Where only the shape of the selection was used, nothing noticed that another one would have another shape."""
+
+    def loss(x: Any) -> Any:
+        return np.sum(x * x) * count(x)
+
+    f = nbad.compile(loss)
+    for x in (-X, X, np.array([1.0, -2.0, 3.0]), -X, np.array([-1.0, 2.0, -3.0])):
+        assert f(x) == loss(x)
+        assert np.array_equal(nbad.grad(f)(x), nbad.grad(loss)(x))

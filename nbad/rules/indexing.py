@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nbad.constants import plainly
+from nbad.constants import note_count, plainly
 from nbad.errors import DetachError
 from nbad.methods import user_frame, user_line
 from nbad.pulling import Scattered
@@ -227,6 +227,9 @@ makes_views(GETITEM)
 def advanced(x: Any, index: Any) -> Any:
     """Return the elements of `x` at an index that holds arrays, lists or truth values."""
     template, arrays, unique = parsed(index)
+    for array in arrays:
+        if array.dtype.kind == "b":
+            note_count(array)
     return gather(x, template, arrays, unique=unique)
 
 
