@@ -4,6 +4,7 @@ Owns the call of such a function and the operators that are one. What carries de
 a result never does.
 """
 
+import contextlib
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nbad.encoding import pack
+from nbad.errors import DetachError
 from nbad.keeping import operand
 from nbad.table import BINDINGS, CONSTANT, Op, binds, constant, forward_only
 from nbad.trace import apply, apply_by, is_traced, plain, underlying
@@ -42,7 +44,10 @@ _COUNTING = (np.flatnonzero, np.argwhere)
 def note_count(truth: Any) -> None:
     """Let a recording hold for as many true elements only: Python sees the shape of what they select, used or not."""
     if is_traced(truth):
-        int(np.count_nonzero(truth))
+        while is_traced(truth._value):  # the recording that is replayed is the outermost
+            truth = truth._value
+        with contextlib.suppress(DetachError):  # of a checkpoint, which is computed again for the same values
+            int(np.count_nonzero(truth))
 
 
 def _is_operand(value: Any) -> bool:

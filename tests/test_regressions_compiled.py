@@ -395,3 +395,13 @@ def test_the_number_of_selected_elements_did_not_stay_what_it_was(count: Any) ->
     for x in (-X, X, np.array([1.0, -2.0, 3.0]), -X, np.array([-1.0, 2.0, -3.0])):
         assert f(x) == loss(x)
         assert np.array_equal(nbad.grad(f)(x), nbad.grad(loss)(x))
+
+
+def test_masks_in_checkpoints_are_no_conversions() -> None:
+    def loss(x: Any) -> Any:
+        return nbad.checkpoint(lambda t: np.sum(t[t > 0] ** 2) * np.argwhere(t > 0).shape[0])(x)
+
+    for f in (loss, nbad.compile(loss)):
+        for x in (X, -X, np.array([1.0, -2.0, 3.0])):
+            assert f(x) == np.sum(x[x > 0] ** 2) * np.sum(x > 0)
+            assert np.array_equal(nbad.grad(f)(x), 2 * np.where(x > 0, x, 0) * np.sum(x > 0))
