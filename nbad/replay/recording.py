@@ -253,7 +253,7 @@ def _check_missing(graph: Graph, node: Node, operands: list[Any]) -> None:
 
 
 def _check_detached(graph: Graph, guard: Guard, values: list[Any]) -> None:
-    if carries_derivative(values[guard.slot]):
+    if carries_derivative(value := values[guard.slot]) and value.dtype.kind in "fc":
         raise DetachError.of(
             "a conversion to a plain number or array (float(), .item(), np.asarray() and the like)",
             at=where(*graph.lines[guard.line]) if guard.line >= 0 else None,
