@@ -14,6 +14,7 @@ import numpy as np
 
 from nbad import tree
 from nbad.directional import hvp, jvp
+from nbad.kernels import memory
 from nbad.replay.graph import TRUTH, Graph, Guard
 from nbad.replay.recording import DERIVED, OtherShape, graph_of, interpret, record
 from nbad.signatures import Template, copied, taken_from
@@ -141,6 +142,7 @@ def derive(
     template, slots, found = taken_from(result, tape)
     graph = graph_of(tape, slots)
     _take_guards(graph, tape, primal.graph, seen)
+    memory.clear()  # what the values between took, before the results are copied
     return Derived(graph, template, begun[0]), template.fill([copied(value) for value in found])
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from nbad.collecting import Paused
 from nbad.deriving import Derived, Primal, answer, derive, pulled
 from nbad.hidden import Hidden
+from nbad.kernels import memory
 from nbad.kernels.hashing import fingerprint
 from nbad.kernels.memory import is_alone
 from nbad.regions import regions_of
@@ -156,6 +157,8 @@ class Replayer:
     def settle(self, workspace: Any) -> None:
         """Enter a run that ended well into the accounts."""
         workspace.calls += 1
+        if workspace.calls == 1:
+            memory.clear()  # of what recording and the first run took, and later runs do not
         for listener in current():
             listener.replays += 1
             listener.nodes_run += workspace.nodes_run
@@ -305,6 +308,7 @@ class Variant:
         self, kind: str, places: tuple[int, ...], has_aux: bool, values: Sequence[Any], extra: Sequence[Any]
     ) -> tuple[Derived, Any]:
         """Return a transformation of the recording and its result for these inputs."""
+        memory.clear()  # of what the recording took
         derived, result = derive(self.primal, kind, places, values, extra, has_aux)
         self.derived[kind, places, has_aux, _kinds(extra)] = derived
         return derived, result

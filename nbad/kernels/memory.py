@@ -130,7 +130,7 @@ class _Pool:
                 del self.idle[size]
 
     def take(self, size: int) -> np.ndarray[Any, Any] | None:
-        """Return a block of exactly ``size`` bytes, an idle one where there is one.
+        """Return a block of ``size`` bytes, or an idle one of that size or the next.
 
         None says that the lock is not free: a finalizer that runs in the locked part asks for memory.
         """
@@ -140,15 +140,16 @@ class _Pool:
             if not self.lock.acquire(timeout=PATIENCE):
                 return None
             self.sort_in()
-            blocks = self.idle.get(size)
-            if blocks:
-                block = blocks.pop()
-                if not blocks:
-                    del self.idle[size]
-                self.idle_bytes -= size
-                self.live_bytes += size
-                self.reused += 1
-                return block
+            for found in (size, _size_class(size + 1)):  # a spectrum is a little larger than its array
+                blocks = self.idle.get(found)
+                if blocks:
+                    block = blocks.pop()
+                    if not blocks:
+                        del self.idle[found]
+                    self.idle_bytes -= found
+                    self.live_bytes += found
+                    self.reused += 1
+                    return block
             try:
                 block = np.empty(size, np.uint8)
             except MemoryError:

@@ -117,6 +117,15 @@ def test_a_large_block_is_not_spent_on_a_small_array():
     assert memory.allocated().idle >= 64 * MIB
 
 
+def test_a_slightly_larger_block_is_reused():
+    larger = memory.empty(26 * MIB, np.uint8)
+    address = larger.ctypes.data
+    del larger
+    before = memory.allocated().reused
+    assert memory.empty(25 * MIB, np.uint8).ctypes.data == address
+    assert memory.allocated().reused == before + 1
+
+
 @pytest.mark.parametrize("nbytes", [MIB, MIB + 1, 3 * MIB - 1, 48 * MIB, 600 * MIB + 12345])
 def test_a_block_is_at_most_an_eighth_too_large(nbytes):
     size = memory._size_class(nbytes)
