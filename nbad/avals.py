@@ -80,9 +80,9 @@ def _check(graph: Graph, node: Node) -> None:
             given = operands[0]
         elif name == "scatter":
             given = _scattered(node, operands[0])
-        elif graph.forms[node.outputs[0]] == PYTHON and (name == "power" or stated[0].kind in "iub"):
+        elif _is_pythons(graph, node) and (name == "power" or stated[0].kind in "iub"):
             # Python computes by rules of its own: (-1.0) ** 0.5 is complex, True + True is 2.
-            given = stated[0], np.broadcast_shapes(*(shape for _, shape in operands))
+            given = stated[0], ()
         elif node.op.elementwise or name in _ELEMENTWISE or isinstance(node.op.forward, np.ufunc):
             given = _elementwise(node, operands, forms)
         else:
@@ -95,6 +95,11 @@ def _check(graph: Graph, node: Node) -> None:
         raise TapeError(
             f"the saved tape is damaged: {name} states {stated[0]} {stated[1]} and gives {given[0]} {given[1]}"
         )
+
+
+def _is_pythons(graph: Graph, node: Node) -> bool:
+    """Return whether a number of Python's was computed from numbers."""
+    return graph.forms[node.outputs[0]] == PYTHON and not any(graph.avals[slot][1] for slot in node.operands)
 
 
 def _check_dtype(name: Any) -> None:

@@ -34,6 +34,7 @@ REASONS: dict[str, str] = {
     "numpy.intersect1d": _ELEMENTS,
     "numpy.setdiff1d": _ELEMENTS,
     "numpy.setxor1d": _ELEMENTS,
+    "numpy.in1d": "Use np.isin, which took its place.",
     "numpy.histogram2d": _BINS,
     "numpy.histogramdd": _BINS,
     "numpy.save": _FILES,

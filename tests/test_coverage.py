@@ -44,8 +44,9 @@ def test_the_reasons_are_of_functions_without_a_rule() -> None:
     refused = {KNOWN[name] for name in of_state(COVERAGE.REFUSED)}
     found = {f"{f.__module__}.{f.__name__}" for f in refused if not isinstance(f, np.ufunc)}
     modules = {f.__module__ for f in refused if not isinstance(f, np.ufunc)}
-    # What no function of this NumPy bears is a stale entry, or a ufunc.
-    assert {name for name in REASONS if name not in found | modules} <= {"numpy.isnat"}
+    # What no function of this NumPy bears is a stale entry, or a ufunc, or of another version.
+    versions = {"numpy.in1d", "numpy.strings", "numpy.polynomial.polynomial"}
+    assert {name for name in REASONS if name not in found | modules} <= {"numpy.isnat"} | versions
 
 
 class Spy:

@@ -204,7 +204,7 @@ def test_holomorphic(f: Any, cost: float, monkeypatch: pytest.MonkeyPatch) -> No
     "f", [np.conj, lambda z: z * np.conj(z), lambda z: z + 1e-3 * np.real(z), lambda z: np.abs(z) * z]
 )
 def test_what_is_not_holomorphic_is_refused(f: Any) -> None:
-    with pytest.raises(InputTypeError, match=r"not holomorphic in [xz].*\n.*test_jacobians"):
+    with pytest.raises(InputTypeError, match=r"not holomorphic in ([xz]|argument 0).*\n.*test_jacobians"):
         nbad.jacobian(f, holomorphic=True)(Z)
 
 

@@ -14,6 +14,7 @@ Examples
 0.922784
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from nbad.scipy import bessel_rules
 from nbad.scipy import special_rules as rules
 from nbad.scipy.passing import Refused, rest_of, stands_for, static
 from nbad.scipy.special_rules import special
-from nbad.table import BINDINGS, CONSTANT, UFUNCS, elementwise, forward_only, operation
+from nbad.table import BINDINGS, CONSTANT, UFUNCS, Op, elementwise, forward_only, operation
 from nbad.trace import apply, cast
 
 #: Where a row would say None: the derivative exists, and has no closed form.
@@ -155,11 +156,17 @@ def _add_rows() -> None:
         CONSTANT[getattr(special, name)] = forward_only(getattr(special, name), f"scipy.special.{name}")
     for name, operands in ROWS.items():
         ufunc = getattr(special, name, None)
-        if ufunc is not None and ufunc not in UFUNCS:
+        if ufunc is not None and ufunc not in UFUNCS and ufunc not in BINDINGS:
             pullbacks: dict[str, Any] = {
                 x: rule or Refused(f"special.{name}", x) for x, rule in operands.items()
             }
-            elementwise(ufunc, name=f"scipy.special.{name}", **pullbacks)
+            op = elementwise(ufunc, name=f"scipy.special.{name}", catch=False, **pullbacks)
+            BINDINGS[ufunc] = functools.partial(_called, op)
+
+
+def _called(op: Op, *operands: Any) -> Any:
+    """Run the row of a ufunc; beside a Python number some versions of SciPy widen an array, so the dtype is looked at."""
+    return apply(op, *map(operand, operands))
 
 
 _add_rows()

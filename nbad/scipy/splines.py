@@ -21,6 +21,8 @@ ndimage = required("ndimage")
 
 #: Samples put before and after, where the boundary mode has no exact spline coefficients.
 PADDING = 12
+#: SciPy before 1.18 begins the recursion at a reflected edge with an error that only axes shorter than this see.
+SHORT = 32
 #: How SciPy's prefilter continues the image, by boundary mode: "mirror" for the others.
 PREFILTERS = {"nearest": "reflect", "reflect": "reflect", "grid-mirror": "reflect", "grid-wrap": "grid-wrap"}
 
@@ -175,6 +177,10 @@ def prefilter_forward(x, *, axis, order, mode):
 
 
 def prefilter_x(g, x_shape, axis, order, mode):
+    n = x_shape[axis]
+    if n < SHORT and PREFILTERS.get(mode) == "reflect":
+        matrix = prefilter_forward(np.eye(n), axis=0, order=order, mode=mode)
+        return np.moveaxis(np.tensordot(matrix, g, ((0,), (axis,))), 0, axis)
     # The matrix of the samples is symmetric; where the edges are mirrored, once the samples at the edges count half.
     ends = np.ones(x_shape[axis])
     if PREFILTERS.get(mode, "mirror") == "mirror" and x_shape[axis] > 1:

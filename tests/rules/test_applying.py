@@ -47,8 +47,11 @@ CASES = [
     case("choose of rows", lambda x: np.choose([2, 0, 1, 0], x), S),
     case("choose wrapped", lambda x, y: np.choose(NUMBERS + 1, (x, y), mode="wrap"), S, S),
     case("choose clipped", lambda x, y: np.choose(NUMBERS - 1, (x, y), mode="clip"), S, S),
-    case("trim_zeros", lambda x: np.trim_zeros(bordered(x)), S),
-    case("trim_zeros in front", lambda x: np.trim_zeros(bordered(x), "f", axis=0), S),
+    case("trim_zeros", lambda x: np.trim_zeros(bordered(x)[1]), S),
+    *([] if np.lib.NumpyVersion(np.__version__) < "2.2.0" else [
+        case("trim_zeros of rows", lambda x: np.trim_zeros(bordered(x)), S),
+        case("trim_zeros in front", lambda x: np.trim_zeros(bordered(x), "f", axis=0), S),
+    ]),
     case("ix_", lambda x: x[np.ix_([2, 0], [True, False, True, True])], S),
     case("unravel_index", lambda x: x[np.unravel_index(np.argsort(x, axis=None), x.shape)], S),
     case("unravel_index in columns", lambda x: x[np.unravel_index([1, 5, 7], (3, 4), order="F")], S),

@@ -89,6 +89,11 @@ def with_factor(name, *rest):
     return run
 
 
+def fitted(x, residual):
+    """Return a solution and its residual, which is an array in some versions of SciPy and a number in others."""
+    return x, 1.0 * residual
+
+
 CASES = [
     *(
         of("solve_triangular", [A, b], trans, lower, unit, label=label)
@@ -102,7 +107,10 @@ CASES = [
     of("solve", [A, B], transposed=True, dtypes=("f8",)),
     of("inv", [A]),
     of("det", [A], dtypes=WIDE),
-    Case("lstsq, tall", lambda a, b: linalg.lstsq(a, b)[:2], [dominant(5, 3), ((5,), -1.0, 1.0)], dtypes=("f8",), exact=False),
+    Case(
+        "lstsq, tall", lambda a, b: fitted(*linalg.lstsq(a, b)[:2]), [dominant(5, 3), ((5,), -1.0, 1.0)], dtypes=("f8",),
+        exact=False,
+    ),
     Case("lstsq, matrix", lambda a, b: linalg.lstsq(a, b)[0], [dominant(5, 3), ((5, 2), -1.0, 1.0)], dtypes=WIDE, exact=False),
     of("pinv", [dominant(5, 3)], dtypes=WIDE),
     of("norm", [A], dtypes=WIDE),
