@@ -297,9 +297,7 @@ class Draws:
         before = _Entropy.taken
         with _Entropy.lock:
             _Entropy.watchers += 1
-            if _Entropy.watchers == 1:
-                _Entropy.source = _GENERATORS.randbits
-                _GENERATORS.randbits = _take_entropy
+            _GENERATORS.randbits = _take_entropy
         try:
             yield
         finally:
@@ -329,7 +327,7 @@ class _Entropy:
     lock = threading.Lock()
     watchers = 0
     taken = 0
-    source: Callable[[int], int]
+    source: Callable[[int], int] = _GENERATORS.randbits
 
 
 def _take_entropy(bits: int) -> int:

@@ -1329,7 +1329,8 @@ def test_interrupts_leave_the_function_usable(phase: str) -> None:
     x, y = rng.uniform(0.5, 1.5, 200_000), rng.uniform(0.5, 1.5, 200_000)
     expected = nbad.value_and_grad(mixed, (0, 1))(x, y)
     cf = nbad.compile(mixed)
-    same(nbad.value_and_grad(cf, (0, 1))(x, y), expected)
+    for _ in range(5):  # numba does not survive an interrupt while it compiles or loads a kernel
+        same(nbad.value_and_grad(cf, (0, 1))(x, y), expected)
     before = signal.signal(signal.SIGALRM, interrupt)
     stopped = 0
     try:

@@ -171,6 +171,13 @@ class _Pool:
             self.limit = limit
             self.sort_in()
 
+    def drop(self) -> None:
+        """Drop all idle blocks."""
+        with self.lock:
+            self.sort_in()
+            self.idle_bytes = 0
+            self.idle = {}
+
     def account(self) -> Account:
         """Return the present numbers."""
         with self.lock:
@@ -278,9 +285,7 @@ def allocated() -> Account:
 
 def clear() -> None:
     """Give all idle blocks back to the system."""
-    limit = _POOL.limit
-    _POOL.resize(0)
-    _POOL.resize(limit)
+    _POOL.drop()
 
 
 def is_recycled(array: np.ndarray[Any, Any]) -> bool:

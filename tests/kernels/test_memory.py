@@ -277,3 +277,13 @@ def test_a_lock_that_did_not_come_free_is_not_given_back(monkeypatch):
     finally:
         done.set()
         thread.join()
+
+
+def test_a_limit_of_another_thread_was_lost_while_idle_memory_was_dropped():
+    limit = memory._POOL.limit
+    threads = [threading.Thread(target=lambda: [memory.clear() for _ in range(300)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert memory._POOL.limit == limit
