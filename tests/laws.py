@@ -563,10 +563,11 @@ def law_layouts(case: Case, dtype: str) -> None:
     w = cotangent_like(value)
     for name, change in LAYOUTS.items():
         changed = [change(x) if isinstance(x, np.ndarray) else x for x in args]
-        _, found = gradient(case.function, changed, wrt, tree.map_leaves(change, w))
-        for k, cotangent, right in zip(wrt, found, expected, strict=True):
-            assert cotangent.dtype.newbyteorder("=") == right.dtype
-            assert_close(cotangent.astype(right.dtype), right, 64, f"{name}, argument {k}")
+        for given in (w, tree.map_leaves(change, w)):
+            _, found = gradient(case.function, changed, wrt, given)
+            for k, cotangent, right in zip(wrt, found, expected, strict=True):
+                assert cotangent.dtype.newbyteorder("=") == right.dtype
+                assert_close(cotangent.astype(right.dtype), right, 64, f"{name}, argument {k}")
 
 
 def law_sizes(case: Case, dtype: str) -> None:

@@ -45,7 +45,7 @@ def without_sum_x(g: Any, b: Any, x_shape: Any) -> Any:
 RULES: list[tuple[Callable[..., Any], set[str]]] = [
     (right_x, set()),
     (nearly_right_x, {"adjoint", "sizes", "broadcast"}),
-    (writing_x, {"adjoint", "second", "results", "masked", "inputs", "sizes", "broadcast"}),
+    (writing_x, {"adjoint", "second", "results", "masked", "inputs", "layouts", "sizes", "broadcast"}),
     (without_second_derivative_x, {"second"}),
     (without_sum_x, {"broadcast"}),
 ]

@@ -135,6 +135,7 @@ def test_every_function_without_derivative_has_a_case() -> None:
 def test_functions_without_derivative_are_nodes(function: Any) -> None:
     graph = again(*CASES[function])
     assert uncounted(graph) == []
+    assert bool(graph.guards) == (function in (np.flatnonzero, np.argwhere))
     assert len(graph.outputs) > 0
 
 
@@ -310,9 +311,15 @@ PROGRAMS: dict[str, Any] = {
 }
 
 
+#: Their results have as many elements as a mask selects: nothing else is guarded.
+SELECTING = {"mask", "mask of rows", "nonzero", "method nonzero", "where of one", "compress", "extract"}
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_recorded_program_equals_the_function(name: str) -> None:
-    assert uncounted(again(*PROGRAMS[name])) == []
+    graph = again(*PROGRAMS[name])
+    assert uncounted(graph) == []
+    assert bool(graph.guards) == (name in SELECTING)
 
 
 # Numbers ------------------------------------------------------------------------------------------
