@@ -18,9 +18,9 @@ from nbad.krylov import conjugate_gradients, gmres
 from nbad.methods import user_line
 from nbad.packing import ravel
 from nbad.recorder import dtype_of
-from nbad.regions import closed_over, is_array, members, restored
+from nbad.regions import RowsByOutputs, closed_over, is_array, members, restored
 from nbad.replay.graph import form_of
-from nbad.table import Keep, Op, operation
+from nbad.table import Keep
 from nbad.tape import Opaque
 from nbad.trace import apply, carries_derivative, is_traced, underlying
 from nbad.transforms import vjp
@@ -241,21 +241,7 @@ class _Together:
         return attributes["root"].pull(asked, members(g), operands, members(y))
 
 
-_ROWS: dict[int, Op] = {}
-_rows_lock = threading.Lock()
-
-
-def _row(outputs: int) -> Op:
-    """Return the row of roots with so many leaves."""
-    with _rows_lock:
-        found = _ROWS.get(outputs)
-        if found is None:
-            found = operation(
-                implicit_root_forward, name="implicit_root", outputs=outputs, xs=implicit_root_xs
-            )
-            found.together = _Together()
-            _ROWS[outputs] = found
-    return found
+_row = RowsByOutputs("implicit_root", implicit_root_forward, implicit_root_xs, _Together())
 
 
 def run_root(root: Root, operands: Leaves) -> list[Any]:

@@ -316,10 +316,8 @@ class _Walk:
             self.push(getattr(value, "__wrapped__", None), "", text)
             return
         if attributes is not None and kind.__module__.startswith("scipy.sparse."):
-            for (
-                name,
-                given,
-            ) in attributes.items():  # its operators read them, and no code of the user's names them
+            # Its operators read them, and no code of the user's names them.
+            for name, given in attributes.items():
                 if isinstance(given, (np.ndarray, tuple, dict)):
                     self.add_entry(attributes, name, "", f"{text}.{name}")
         if attributes is not None or not _is_library_class(kind):

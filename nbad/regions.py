@@ -29,7 +29,16 @@ from nbad.trace import Traced, apply, carries_derivative, is_traced, plain, unde
 from nbad.transforms import swept
 from nbad.writing import snapshot
 
-__all__ = ["Region", "closed_over", "is_array", "members", "regions_of", "restored", "run_region"]
+__all__ = [
+    "Region",
+    "RowsByOutputs",
+    "closed_over",
+    "is_array",
+    "members",
+    "regions_of",
+    "restored",
+    "run_region",
+]
 
 #: The op tables count outputs in one byte.
 _MOST_OUTPUTS = 255
@@ -187,19 +196,39 @@ class _Together:
         return attributes["region"].pull(tuple(asked), members(g), operands)
 
 
-_ROWS: dict[int, Op] = {}
-_rows_lock = threading.Lock()
+class RowsByOutputs:
+    """The rows of an operation of any number of operands and outputs, one for each number of outputs.
+
+    Parameters
+    ----------
+    name : str
+        Name of the operation.
+    forward, pullback : callable
+        As rules are, for operands ``*xs``.
+    together : object
+        Does the pullbacks of all operands that are asked for at once.
+    """
+
+    def __init__(
+        self, name: str, forward: Callable[..., Any], pullback: Callable[..., Any], together: Any
+    ) -> None:
+        self._made = name, forward, pullback, together
+        self._rows: dict[int, Op] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, outputs: int) -> Op:
+        """Return the row with so many outputs."""
+        with self._lock:
+            found = self._rows.get(outputs)
+            if found is None:
+                name, forward, pullback, together = self._made
+                found = operation(forward, name=name, outputs=outputs, xs=pullback)
+                found.together = together
+                self._rows[outputs] = found
+        return found
 
 
-def _row(outputs: int) -> Op:
-    """Return the row of regions with so many outputs."""
-    with _rows_lock:
-        found = _ROWS.get(outputs)
-        if found is None:
-            found = operation(checkpoint_forward, name="checkpoint", outputs=outputs, xs=checkpoint_xs)
-            found.together = _Together()
-            _ROWS[outputs] = found
-    return found
+_row = RowsByOutputs("checkpoint", checkpoint_forward, checkpoint_xs, _Together())
 
 
 # Making a region ----------------------------------------------------------------------------------

@@ -155,6 +155,16 @@ def _argument(entry: Any, rng: np.random.Generator, dtype: np.dtype[Any]) -> Any
     return entry(rng, dtype) if callable(entry) else entry
 
 
+def squared(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` followed by a square, so that its pullback meets cotangents that depend on the input."""
+
+    def curved(*args: Any) -> Any:
+        found = function(*args)
+        return tuple(map(np.square, found)) if isinstance(found, tuple) else np.square(found)
+
+    return curved
+
+
 # Measuring ----------------------------------------------------------------------------------------
 def outputs_of(value: Any) -> list[np.ndarray]:
     """Return the leaves of a result as arrays."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from compiled_cases import compiled_laws
-from laws import Case, laws
+from laws import Case, laws, squared
 
 import nbad
 
@@ -12,15 +12,6 @@ CUBE = ((2, 3, 4), -2.0, 2.0)
 LINE = ((5,), 0.5, 2.0)
 NUMBERS = np.array([[2, 0, 1, 0], [1, 1, 0, 2], [0, 2, 2, 1]])
 BOTH = {"dtypes": ("f8", "c16")}
-
-
-def squared(function):
-    """Return `function` followed by a square, so that its pullback meets cotangents that depend on the input."""
-
-    def curved(*args):
-        return np.square(function(*args))
-
-    return curved
 
 
 def case(name, function, *arguments, **options):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from compiled_cases import compiled_laws
-from laws import Case, Spaced, laws
+from laws import Case, Spaced, laws, squared
 
 import nbad
 
@@ -19,15 +19,6 @@ METHODS = (
     "inverted_cdf", "averaged_inverted_cdf", "closest_observation", "interpolated_inverted_cdf",
 )  # fmt: skip
 Q = [0.0, 0.13, 0.5, 0.77, 1.0]
-
-
-def squared(function):
-    """Return `function` followed by a square, so that its pullback meets cotangents that depend on the input."""
-
-    def curved(*args):
-        return np.square(function(*args))
-
-    return curved
 
 
 def case(name, function, *arguments, **options):

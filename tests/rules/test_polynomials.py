@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from compiled_cases import compiled_laws
-from laws import Case, laws
+from laws import Case, laws, squared
 
 import nbad
 
@@ -13,16 +13,6 @@ X = ((5,), -1.0, 1.0)
 S = ((2, 3), -1.0, 1.0)
 BOTH = {"dtypes": ("f8", "c16")}
 NUMBER = {"layouts": "a number has one layout"}
-
-
-def squared(function):
-    """Return `function` followed by a square, so that its pullback meets cotangents that depend on the input."""
-
-    def curved(*args):
-        found = function(*args)
-        return tuple(map(np.square, found)) if isinstance(found, tuple) else np.square(found)
-
-    return curved
 
 
 def case(name, function, *arguments, **options):

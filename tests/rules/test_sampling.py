@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from compiled_cases import compiled_laws
-from laws import Case, Spaced, laws
+from laws import Case, Spaced, laws, squared
 
 import nbad
 
@@ -12,16 +12,6 @@ CUBE = ((2, 3, 4), -2.0, 2.0)
 LINE = ((5,), -2.0, 2.0)
 LONG = {"dtypes": ("f8",)}
 BOTH = {"dtypes": ("f8", "c16")}
-
-
-def squared(function):
-    """Return `function` followed by a square, so that its pullback meets cotangents that depend on the input."""
-
-    def curved(*args):
-        found = function(*args)
-        return tuple(map(np.square, found)) if isinstance(found, tuple) else np.square(found)
-
-    return curved
 
 
 def case(name, function, *arguments, **options):
