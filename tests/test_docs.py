@@ -22,6 +22,8 @@ FUNCTIONS = DOCS / "reference" / "functions.md"
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Functions of the oldest supported NumPy that the one which the page is written with does not have any more.
+GONE = {"`np.in1d`"}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -125,7 +127,9 @@ def test_the_table_of_functions_is_not_stale() -> None:
         name: row for name, row in then.items() if not name.startswith("`np.") or exists(name.strip("`"))
     }
     assert len(now) > 200
-    assert now == known, "run: python docs/generate_functions.py"
+    assert {name: row for name, row in now.items() if name not in GONE} == known, (
+        "run: python docs/generate_functions.py"
+    )
 
 
 def exists(name: str) -> bool:
