@@ -11,7 +11,7 @@ differs, and a row in `KERNELS`.
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ __all__ = [
     "KERNELS",
     "Kernel",
     "call_kernel",
+    "emit_elements",
+    "emit_scalar",
     "ensure",
     "select_instruction_set",
 ]
@@ -163,16 +165,38 @@ class _ParallelLoop(ir.MDValue):  # type: ignore[misc]  # llvmlite has no annota
         buf += (f"distinct !{{ {self.text} }}\n",)
 
 
-def _emit_map(
-    context: Any, builder: Any, kernel: Kernel, code: int, count: Any, addresses: list[Any]
+def emit_elements(
+    context: Any,
+    builder: Any,
+    dtype_code: int,
+    count: Any,
+    sources: Sequence[Any],
+    targets: Sequence[Any],
+    compute: Callable[[list[Any]], list[Any]],
+    repeated: Collection[int] = (),
 ) -> None:
-    """Emit ``out[i] = scalar(a[i], b[i], c[i])`` for all i, elements marked as independent."""
-    kind = _TYPES[code]
+    """Emit a loop over elements of one dtype, marked as independent of each other.
+
+    Parameters
+    ----------
+    context, builder
+        As the emitter of an intrinsic gets them.
+    dtype_code : int
+        F4, F8, C8 or C16.
+    count : llvmlite value
+        Elements, at least 1 where something is repeated.
+    sources, targets : sequence of llvmlite values
+        Addresses. What is written is no other element of what is read.
+    compute : callable
+        Emits the results, one for each target, from one element of each source.
+    repeated : collection of int
+        Positions of sources of which the first element serves for all.
+    """
+    kind = _TYPES[dtype_code]
     real = context.get_value_type(getattr(kind, "underlying_float", kind))
-    parts = 2 if code in (C8, C16) else 1
-    pointers = [builder.inttoptr(address, real.as_pointer()) for address in addresses]
-    scalar = (kernel.complex_scalar if parts == 2 else None) or kernel.scalar
-    assert scalar is not None
+    parts = 2 if dtype_code in (C8, C16) else 1
+    pointers = [builder.inttoptr(address, real.as_pointer()) for address in sources]
+    places = [builder.inttoptr(address, real.as_pointer()) for address in targets]
     module, index = builder.module, count.type
     group = _ParallelLoop(module, "")
 
@@ -180,6 +204,17 @@ def _emit_map(
         instruction.set_metadata("llvm.access.group", group)
         return instruction
 
+    def load(pointer: Any, first: Any, mark: Callable[[Any], Any]) -> Any:
+        numbers = [
+            mark(builder.load(builder.gep(pointer, [builder.add(first, index(p))]))) for p in range(parts)
+        ]
+        if parts == 1:
+            return numbers[0]
+        value = context.make_complex(builder, kind)
+        value.real, value.imag = numbers
+        return value._getvalue()
+
+    known = {k: load(pointers[k], index(0), _unmarked) for k in repeated}
     before = builder.block
     loop, done = builder.append_basic_block("elements"), builder.append_basic_block("done")
     builder.cbranch(builder.icmp_signed(">", count, index(0)), loop, done)
@@ -187,23 +222,14 @@ def _emit_map(
     i = builder.phi(index)
     i.add_incoming(index(0), before)
     first = builder.mul(i, index(parts))
-    values = []
-    for pointer in pointers[:-1]:
-        numbers = [
-            access(builder.load(builder.gep(pointer, [builder.add(first, index(p))]))) for p in range(parts)
-        ]
-        values.append(numbers[0] if parts == 1 else context.make_complex(builder, kind))
+    values = [known[k] if k in known else load(p, first, access) for k, p in enumerate(pointers)]
+    for place, value in zip(places, compute(values), strict=True):
+        numbers = [value]
         if parts == 2:
-            values[-1].real, values[-1].imag = numbers
-            values[-1] = values[-1]._getvalue()
-    result = call_scalar(context, builder, scalar, kind(*[kind] * kernel.arity), values)
-    if parts == 2:
-        parsed = context.make_complex(builder, kind, result)
-        results = [parsed.real, parsed.imag]
-    else:
-        results = [result]
-    for p, value in enumerate(results):
-        access(builder.store(value, builder.gep(pointers[-1], [builder.add(first, index(p))])))
+            parsed = context.make_complex(builder, kind, value)
+            numbers = [parsed.real, parsed.imag]
+        for p, number in enumerate(numbers):
+            access(builder.store(number, builder.gep(place, [builder.add(first, index(p))])))
     following = builder.add(i, index(1))
     i.add_incoming(following, builder.block)
     branch = builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
@@ -213,6 +239,18 @@ def _emit_map(
     loop_id.text = f"{loop_id.get_reference()}, {accesses.get_reference()}"
     branch.set_metadata("llvm.loop", loop_id)
     builder.position_at_end(done)
+
+
+def _unmarked(instruction: Any) -> Any:
+    return instruction
+
+
+def emit_scalar(context: Any, builder: Any, kernel: Kernel, dtype_code: int, values: Sequence[Any]) -> Any:
+    """Emit what one element of a kernel is."""
+    kind = _TYPES[dtype_code]
+    scalar = (kernel.complex_scalar if dtype_code in (C8, C16) else None) or kernel.scalar
+    assert scalar is not None
+    return call_scalar(context, builder, scalar, kind(*[kind] * kernel.arity), values)
 
 
 def _emit_sum(context: Any, builder: Any, code: int, count: Any, addresses: list[Any]) -> None:
@@ -268,7 +306,11 @@ def _run_block(
             *operands, target = [builder.inttoptr(address, real.as_pointer()) for address in addresses]
             vector_math.emit_vector_loop(builder, vector_symbol, count, operands, target)
         else:
-            _emit_map(context, builder, kernel, dtype_code, count, addresses)
+
+            def compute(values: list[Any]) -> list[Any]:
+                return [emit_scalar(context, builder, kernel, dtype_code, values)]
+
+            emit_elements(context, builder, dtype_code, count, addresses[:-1], addresses[-1:], compute)
         return context.get_constant(types.int64, 1)
 
     return types.int64(name, code, symbol, n, a, b, c, out), emit

@@ -12,6 +12,7 @@ import numpy as np
 
 from nbad.kernels.block import DTYPES, ID, KERNELS, ensure
 from nbad.replay.casts import BOOL, KINDS, ensure_cast, kind_of
+from nbad.replay.fused import grouped
 from nbad.replay.fusing import Schedule, Step
 from nbad.replay.lowering import ELEMENT, PAD, REDUCE, Item
 from nbad.replay.registers import MEMORY, NUMBER, SCRATCH, Block, Register, place_registers
@@ -22,8 +23,8 @@ _BLOCK_BYTES = 1 << 16
 _SHORTEST, _LONGEST = 64, 1024
 #: Elements of the innermost dimension from which on parts follow the rows.
 _ROW = 64
-#: In the place of a kernel's address: a strided load, a fold of a block to one number.
-LOAD, FOLD = 1, 2
+#: In the place of a kernel's address: a strided load, a fold of a block to one number, a group that may be compiled.
+LOAD, FOLD, FUSED = 1, 2, 3
 CODE_WIDTH = 6
 
 
@@ -293,6 +294,7 @@ class Emitter:
         iteration = shape if rows_mode else (size,)
         block = Block(iteration, shape)
         self._choose_pointers(shape, merged, rows_mode)
+        self.rows, self.groups = grouped(self.rows, self.registers)
         block.places = place_registers(self.registers, self.rows)
         width = max((KINDS[r.kind].itemsize for r in self.registers if r.place >= 0), default=8)
         lanes = _BLOCK_BYTES // (width * max(block.places, 1))
@@ -406,7 +408,13 @@ class Emitter:
                 block.numbers.append(
                     [register.place, register.buffer, register.offset, register.partial, register.kind]
                 )
-        for what, detail, operands, result in self.rows:
+        for at, (what, detail, operands, result) in enumerate(self.rows):
+            if (
+                at in self.groups
+            ):  # where its cells stand, how many rows are left out, the address of its kernel
+                group = self.groups[at]
+                block.groups.append((len(block.code), group.text, [cells[r] for r in group.registers]))
+                block.code.append([FUSED, 0, group.count, 0, 0, 0])
             read = [cells[r] for r in operands]
             out = cells[result]
             if what == "load":
@@ -430,4 +438,4 @@ class Emitter:
                 block.code.append([address, *read, out, 0])
 
 
-__all__ = ["BOOL", "CODE_WIDTH", "FOLD", "LOAD", "Block", "Emitter"]
+__all__ = ["BOOL", "CODE_WIDTH", "FOLD", "FUSED", "LOAD", "Block", "Emitter"]

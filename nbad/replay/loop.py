@@ -8,10 +8,7 @@ Python, `execute` runs parts of one large run (several threads may, on ranges of
 from functools import cache
 from typing import Any
 
-import numpy as np
-from numba import types
-
-from nbad._jit import SOURCE_HASH, cfunc, helper, intrinsic, jit
+from nbad._jit import SOURCE_HASH, cfunc, helper, jit
 from nbad.frame import view_i8
 from nbad.kernels.block import call_kernel
 from nbad.kernels.native import (
@@ -25,7 +22,8 @@ from nbad.kernels.native import (
     pointer_i4,
     pointer_i8,
 )
-from nbad.replay.blocks import CODE_WIDTH, FOLD, LOAD
+from nbad.replay.blocks import CODE_WIDTH, FOLD, FUSED, LOAD
+from nbad.replay.moving import clear_bytes, copy_item, copy_strided, fill_number, pointer_u1
 from nbad.replay.tiles import BUFFER_WIDTH, PAIR_WIDTH
 
 #: Places in the frame.
@@ -38,7 +36,7 @@ RUN, LARGE, TRUTH_GUARD, CONTENTS_GUARD, HOST_STEP, HOST_GUARD, END, PAIRED, CHA
 #: A step: kind, mask, number (run, host step or guard), nodes, first result to bind and their number, four details of a guard.
 STEP_WIDTH = 10
 #: Why the loop returned, in the lowest bits; the step stands above them.
-DONE, NEEDS_PYTHON, GUARD_FAILED, FAILED, PAUSED, MISMATCH = range(6)
+DONE, NEEDS_PYTHON, GUARD_FAILED, FAILED, PAUSED, MISMATCH, HOT = range(7)
 WHY_BITS = 3
 
 #: A run: tables start at places in `table`.
@@ -65,8 +63,9 @@ WHY_BITS = 3
     R_PARTIAL_AT,
     R_WORK,
     R_CELLS,
-) = range(22)
-RUN_WIDTH = 22
+    R_LEFT,
+) = range(23)
+RUN_WIDTH = 23
 
 #: What `info` holds.
 I_SCRATCH, I_STEPS_RUN, I_STEPS_SKIPPED, I_NODES_RUN, I_NODES_SKIPPED, I_INPUTS, I_RESULTS = range(7)
@@ -81,32 +80,8 @@ _ALIGNED_CONTIGUOUS = 0x101
 #: Instructions times elements between two returns, so that a signal is seen soon.
 _BUDGET = 1 << 26
 
-_LOAD, _FOLD, _CODE_WIDTH = LOAD, FOLD, CODE_WIDTH
+_LOAD, _FOLD, _FUSED, _CODE_WIDTH = LOAD, FOLD, FUSED, CODE_WIDTH
 _PAIR_WIDTH, _BUFFER_WIDTH = PAIR_WIDTH, BUFFER_WIDTH
-
-
-@intrinsic
-def pointer_u1(typing_context: Any, address: Any) -> Any:
-    """Return `address` as a pointer to bytes."""
-    signature = types.CPointer(types.uint8)(types.int64)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-    return signature, codegen
-
-
-@helper("void(int64, int64, int64)")
-def copy_item(itemsize, source, target):
-    """Copy one element."""
-    if itemsize == 1:
-        pointer_u1(target)[0] = pointer_u1(source)[0]
-    elif itemsize == 4:
-        pointer_i4(target)[0] = pointer_i4(source)[0]
-    else:
-        pointer_i8(target)[0] = pointer_i8(source)[0]
-        if itemsize == 16:
-            pointer_i8(target + 8)[0] = pointer_i8(source + 8)[0]
 
 
 @helper("int64(int64, int64, int64, int64, int64)")
@@ -124,34 +99,6 @@ def fold(kernel, n, itemsize, source, target):
         source = target
         n -= half
     return 1
-
-
-@helper("void(int64, int64, int64, int64, int64)")
-def copy_strided(itemsize, count, source, step, target):
-    """Copy `count` elements that lie `step` bytes apart."""
-    if step == itemsize and itemsize % 4 == 0:
-        for i in range(count * (itemsize // 4)):
-            pointer_i4(target + 4 * i)[0] = pointer_i4(source + 4 * i)[0]
-    elif itemsize == 8:
-        for i in range(count):
-            pointer_i8(target + 8 * i)[0] = pointer_i8(source + i * step)[0]
-    elif itemsize == 4:
-        for i in range(count):
-            pointer_i4(target + 4 * i)[0] = pointer_i4(source + i * step)[0]
-    else:
-        for i in range(count):
-            copy_item(itemsize, source + i * step, target + i * itemsize)
-
-
-@helper("void(int64, int64)")
-def clear_bytes(count, target):
-    """Write zeros; `count` is a multiple of 4 or small."""
-    if count % 4 == 0:
-        for i in range(count // 4):
-            pointer_i4(target + 4 * i)[0] = 0
-    else:
-        for i in range(count):
-            pointer_u1(target + i)[0] = 0
 
 
 @helper("int64(int64, int64, int64, int64, int64, int64)")
@@ -201,42 +148,6 @@ def load_part(frame, run, load, target, offset, count):
     return target
 
 
-@helper("void(int64, int64, int64, int64, int64)")
-def fill_number(source, kind, code, count, target):
-    """Fill `count` elements of the dtype `code` with the number of the dtype `kind` at `source`."""
-    re, im = 0.0, 0.0
-    if kind == 0 or kind == 2:
-        re = np.float64(pointer_f4(source)[0])
-        if kind == 2:
-            im = np.float64(pointer_f4(source)[1])
-    elif kind == 1 or kind == 3:
-        re = pointer_f8(source)[0]
-        if kind == 3:
-            im = pointer_f8(source)[1]
-    elif kind == 4:
-        re = 1.0 if pointer_u1(source)[0] != 0 else 0.0
-    elif kind == 5:
-        re = np.float64(pointer_i4(source)[0])
-    else:
-        re = np.float64(pointer_i8(source)[0])
-    if code == 0:
-        x4 = pointer_f4(target)
-        for i in range(count):
-            x4[i] = re
-    elif code == 1:
-        x8 = pointer_f8(target)
-        for i in range(count):
-            x8[i] = re
-    elif code == 2:
-        z4 = pointer_f4(target)
-        for i in range(count):
-            z4[2 * i], z4[2 * i + 1] = re, im
-    else:
-        z8 = pointer_f8(target)
-        for i in range(count):
-            z8[2 * i], z8[2 * i + 1] = re, im
-
-
 @jit("int64(int64, int64, int64, int64, int64)")
 def execute(frame, number, lo, hi, scratch):
     """Execute parts `lo` to `hi` of a run with registers in the memory at `scratch`; return 1, or 0 on failure."""
@@ -263,6 +174,7 @@ def execute(frame, number, lo, hi, scratch):
     sums = runs[run + R_PARTIAL_COUNT]
     code, codes = runs[run + R_CODE], runs[run + R_CODES]
     places_in = pointer_i8(index)
+    tables = pointer_i8(frame)[_TABLE]
     for part in range(lo, hi):
         row = part // segments
         start = (part - row * segments) * lanes
@@ -285,14 +197,21 @@ def execute(frame, number, lo, hi, scratch):
             cells[places + memories + i] = column + part * itemsize
             column += runs[run + R_PARTS] * itemsize
             column += (64 - column % 64) % 64
-        for i in range(codes):
-            at = code + _CODE_WIDTH * i
+        at = code - _CODE_WIDTH
+        while at + _CODE_WIDTH < code + _CODE_WIDTH * codes:
+            at += _CODE_WIDTH
             kernel = table[at]
             out = cells[table[at + 4]]
-            if kernel > _FOLD:
+            if kernel > _FUSED:
                 a, b, c = cells[table[at + 1]], cells[table[at + 2]], cells[table[at + 3]]
                 if call_kernel(kernel, n, a, b, c, out) != 1:
                     return 0
+            elif kernel == _FUSED:
+                fused = table[at + 3]
+                if fused != 0:  # compiled: its instructions are left out
+                    if call_kernel(fused, n, scratch, tables + 8 * table[at + 1], 0, 0) != 1:
+                        return 0
+                    at += _CODE_WIDTH * table[at + 2]
             elif kernel == _LOAD:
                 target = cells[table[at + 2]]
                 cells[table[at + 4]] = load_part(frame, run, table[at + 1], target, offset, n)
@@ -444,6 +363,10 @@ def advance(frame, pc, changed):
             run = number * RUN_WIDTH
             if work > _BUDGET:
                 return (pc << WHY_BITS) | PAUSED
+            if runs[run + R_LEFT] > 0:
+                runs[run + R_LEFT] = max(runs[run + R_LEFT] - runs[run + R_WORK], 1)
+                if runs[run + R_LEFT] == 1:  # until it is compiled
+                    return (pc << WHY_BITS) | HOT
             work += runs[run + R_WORK]
             if execute(frame, number, 0, runs[run + R_PARTS], info[I_SCRATCH]) != 1:
                 return (pc << WHY_BITS) | FAILED

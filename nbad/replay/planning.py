@@ -13,7 +13,7 @@ import numpy as np
 from nbad.errors import KernelError
 from nbad.kernels import vector_math
 from nbad.replay import loop
-from nbad.replay.blocks import Block, Emitter
+from nbad.replay.blocks import FUSED, Block, Emitter
 from nbad.replay.casts import kind_of
 from nbad.replay.chains import Chain, Linked, arrange
 from nbad.replay.fusing import Schedule, Step
@@ -22,6 +22,7 @@ from nbad.replay.into import Into, Write, into_of
 from nbad.replay.loop import RUN_WIDTH, STEP_WIDTH, WHY_BITS
 from nbad.replay.lowering import HOST, Lowering
 from nbad.replay.overwriting import overwritten
+from nbad.replay.registers import run_row
 from nbad.replay.steps import HostStep, Output, Reader
 from nbad.replay.storage import (
     ALIGNMENT,
@@ -37,6 +38,8 @@ from nbad.replay.tiles import Tile, bring_together, find_pairs
 
 #: Elements from which on a run is split over threads, or fewer if it takes that many instructions on elements.
 LARGE_RUN, _LONG_RUN = 1 << 15, 1 << 18
+#: Instructions times elements after which a run is compiled: some 50 ms, where compiling takes 100 to 300 once, then 3.
+WORTHWHILE = 1 << 27
 #: Bytes up to which the result of a host step is copied into the arena.
 _SMALL = 1 << 12
 #: The bit of steps that depend on nothing.
@@ -291,6 +294,9 @@ class Plan:
         runs: list[list[int]] = []
         table: list[int] = []
         self.run_blocks: list[Block] = []
+        self.fusible: list[
+            list[tuple[int, str]]
+        ] = []  # for each run: where addresses of kernels go, their texts
         self.tiles: list[tuple[Tile, int]] = []  # and where its row stands in the table
         self.linked: list[Linked] = []
         second = {pair.second for pair in self.pairs.values()}
@@ -315,14 +321,12 @@ class Plan:
                     continue
                 block = self.blocks[at]
                 kind, number = (loop.LARGE if _is_split(step) else loop.RUN), len(runs)
-                runs.append(self._run_row(block, table, self.partials_at))
-                self.run_blocks.append(block)
+                self._add_run(runs, block, table, self.partials_at)
                 if at in self.pairs:
                     pair = self.pairs[at]
                     kind, number = loop.PAIRED, len(self.tiles)
                     other = self.blocks[pair.second]
-                    runs.append(self._run_row(other, table, self.second_partials_at))
-                    self.run_blocks.append(other)
+                    self._add_run(runs, other, table, self.second_partials_at)
                     buffers = {slot: self.places[slot].buffer for slot in pair.slots}
                     tile = pair.row(schedule, self.blocks, (len(runs) - 2, len(runs) - 1), buffers)
                     self.tiles.append((tile, len(table)))
@@ -336,8 +340,7 @@ class Plan:
                     kind, number = loop.CHAINED, len(self.linked)
                     hosts.append(self._host_step(schedule.steps[chain.second], chain.second))
                     self.linked.append(self._link(chain, hosts[0], hosts[1], len(runs)))
-                    runs.append(self._run_row(self.blocks[chain.run], table, self.partials_at))
-                    self.run_blocks.append(self.blocks[chain.run])
+                    self._add_run(runs, self.blocks[chain.run], table, self.partials_at)
                     nodes += sum(
                         len({i.node for i in schedule.steps[k].items}) for k in (chain.run, chain.second)
                     )
@@ -405,22 +408,12 @@ class Plan:
             return [loop.CONTENTS_GUARD, *head, offset, seen.nbytes]
         return [loop.HOST_GUARD, *head, 0, 0]
 
-    def _run_row(self, block: Block, table: list[int], partials_at: int) -> list[int]:
-        def put(values: Iterable[int]) -> int:
-            at = len(table)
-            table.extend(int(v) for v in values)
-            return at
-
-        def put_rows(rows: list[list[int]]) -> int:
-            return put(v for row in rows for v in row)
-
-        finals = len(block.finals)
-        return [
-            len(block.shape), put(block.shape), len(block.full), put(block.full), block.lanes, block.parts,
-            block.places, block.width, put_rows(block.code), len(block.code), put_rows(block.numbers), len(block.numbers),
-            put_rows(block.memory), len(block.memory), put_rows(block.loads), put(block.partials), len(block.partials),
-            put_rows(block.finals), finals, partials_at, block.size * len(block.code), block.cells,
-        ]  # fmt: skip
+    def _add_run(self, runs: list[list[int]], block: Block, table: list[int], partials_at: int) -> None:
+        """Append a run to the tables."""
+        row, fusible = run_row(block, table, partials_at, WORTHWHILE)
+        runs.append(row)
+        self.run_blocks.append(block)
+        self.fusible.append(fusible)
 
     def _validate(self, steps: list[list[int]], runs: list[list[int]], table: list[int]) -> None:
         """Check every index that the loop will follow."""
@@ -429,7 +422,7 @@ class Plan:
             good = good and block.parts >= 1 and block.lanes >= 1
             for row in block.code:
                 good = good and 0 <= row[4] < block.cells and row[0] > 0
-                if row[0] > 2:
+                if row[0] > FUSED:
                     good = good and all(0 <= cell < block.cells for cell in row[1:4])
             for memory_row in block.memory:
                 good = good and 0 <= memory_row[0] < self.buffers

@@ -13,6 +13,7 @@ import numpy as np
 from nbad.errors import KernelError
 from nbad.kernels import memory, threads
 from nbad.replay import loop
+from nbad.replay.fused import ensure_fused
 from nbad.replay.graph import ARRAY, SCALAR, TRUTH
 from nbad.replay.loop import STEP_WIDTH, WHY_BITS
 from nbad.replay.planning import Plan
@@ -204,6 +205,10 @@ class Workspace:
             if reason == loop.PAUSED:
                 why = loop.advance(frame, pc, changed)
                 continue
+            if reason == loop.HOT:
+                self._compile(number)
+                why = loop.advance(frame, pc, changed)
+                continue
             if reason == loop.MISMATCH:
                 values = self._rebind(pc, values)
                 why = _start(frame, changed)
@@ -259,8 +264,27 @@ class Workspace:
             return bool(value) == bool(guard.seen)
         return value.tobytes() == np.asarray(guard.seen, value.dtype).tobytes()
 
+    def _compile(self, number: int) -> None:
+        """Compile the groups of a run; other threads may be executing it, for whom one number in a table changes."""
+        program = self.program
+        for at, text in program.fusible[number]:
+            program.table[at] = ensure_fused(text)
+        program.runs[number * loop.RUN_WIDTH + loop.R_LEFT] = 0
+
+    def _count(self, *numbers: int) -> None:
+        """Compile runs that are about to be executed together, if one of them has done enough work before."""
+        runs = self.program.runs
+        for number in numbers:
+            at = number * loop.RUN_WIDTH
+            if runs[at + loop.R_LEFT] > 0:
+                runs[at + loop.R_LEFT] -= runs[at + loop.R_WORK]
+                if runs[at + loop.R_LEFT] <= 0:
+                    for other in numbers:
+                        self._compile(other)
+
     def _large(self, number: int) -> None:
         """Split a run over threads, in pieces that only its size decides."""
+        self._count(number)
         block = self.program.run_blocks[number]
         group = max(1, _PIECE // block.lanes)
         nbytes, frame = block.scratch_bytes, self.frame_address
@@ -277,6 +301,7 @@ class Workspace:
         program = self.program
         tile, at = program.tiles[number]
         runs = tile.row[:2]
+        self._count(*runs)
         first, second = (program.run_blocks[run] for run in runs)
         tiles = -(-second.parts // tile.parts)
         group = max(1, _PIECE * 8 // (tile.parts * second.lanes))
@@ -302,6 +327,7 @@ class Workspace:
     def _chained(self, number: int) -> bool:
         """Execute a run between two convolutions slab by slab; return False if a result is not as recorded."""
         linked = self.program.linked[number]
+        self._count(linked.run)
         nbytes = self.program.run_blocks[linked.run].scratch_bytes
         good = linked.execute(self.env, self.ids, lambda: (*self._own_frame(), _scratch(nbytes)))
         if not loop.finish(self.frame_address, linked.run):

@@ -4,6 +4,7 @@ Owns the allocation of scratch registers.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,25 @@ class Register:
     last: int = -1
 
 
+@dataclass(slots=True, frozen=True)
+class Group:
+    """Instructions that one kernel can execute.
+
+    Attributes
+    ----------
+    text : str
+        What the kernel computes.
+    count : int
+        How many instructions they are; they follow each other.
+    registers : tuple of int
+        What the kernel reads, then what it writes.
+    """
+
+    text: str
+    count: int
+    registers: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class Block:
     """The tables of one run.
@@ -36,12 +56,14 @@ class Block:
     lanes, parts : int
         Elements of a part, number of parts.
     code : list of list of int
-        (kernel address or LOAD or FOLD, a, b, c, out, extra).
+        (kernel address or LOAD, FOLD or FUSED, a, b, c, out, extra).
     kernels : list of (str, int, int, str)
         What each address stands for.
     numbers, memory, loads, partials, finals : list of list of int
         (place, buffer, offset, kind, code), (buffer, offset, strides...), (place's buffer, offset, itemsize, bounded, strides,
         first, end), (itemsize), (address, itemsize, buffer, offset).
+    groups : list of (int, str, list of int)
+        The FUSED row before each group, what its kernel computes, the cells that it reads and writes.
     """
 
     shape: tuple[int, ...]
@@ -57,6 +79,7 @@ class Block:
     loads: list[list[int]] = field(default_factory=list)
     partials: list[int] = field(default_factory=list)
     finals: list[list[int]] = field(default_factory=list)
+    groups: list[tuple[int, str, list[int]]] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -127,3 +150,48 @@ def place_registers(registers: list[Register], rows: list[list[Any]]) -> int:
         if what != "kernel":
             spare.extend(registers[r].place for r in dead)
     return used
+
+
+def run_row(
+    block: Block, table: list[int], partials_at: int, worthwhile: int
+) -> tuple[list[int], list[tuple[int, str]]]:
+    """Append the tables of a run to `table`.
+
+    Parameters
+    ----------
+    block : Block
+        The run.
+    table : list of int
+        The table of all runs.
+    partials_at : int
+        Where in the arena the sums of its parts go.
+    worthwhile : int
+        Instructions times elements after which its groups are compiled.
+
+    Returns
+    -------
+    row : list of int
+        The run, in the order of the columns of the loop.
+    fusible : list of (int, str)
+        Where in the table the address of the kernel of each group goes, and what this kernel computes.
+    """
+
+    def put(values: Iterable[int]) -> int:
+        at = len(table)
+        table.extend(int(v) for v in values)
+        return at
+
+    def put_rows(rows: list[list[int]]) -> int:
+        return put(v for row in rows for v in row)
+
+    for at, _, cells in block.groups:
+        block.code[at][1] = put(cells)
+    work, code = block.size * len(block.code), put_rows(block.code)
+    row = [
+        len(block.shape), put(block.shape), len(block.full), put(block.full), block.lanes, block.parts,
+        block.places, block.width, code, len(block.code), put_rows(block.numbers), len(block.numbers),
+        put_rows(block.memory), len(block.memory), put_rows(block.loads), put(block.partials), len(block.partials),
+        put_rows(block.finals), len(block.finals), partials_at, work, block.cells, worthwhile if block.groups else 0,
+    ]  # fmt: skip
+    width = len(block.code[0])
+    return row, [(code + width * at + 3, text) for at, text, _ in block.groups]
