@@ -35,6 +35,7 @@ from nbad.errors import (
 )
 from nbad.implicit import Equations, implicit_root
 from nbad.jacobians import hessian, jacobian
+from nbad.jitted import Jitted, njit
 from nbad.linearizing import Linearization, linearize
 from nbad.operators import Convolution
 from nbad.packing import ravel
@@ -59,6 +60,7 @@ __all__ = [
     "Equations",
     "EscapedTraceError",
     "InputTypeError",
+    "Jitted",
     "KernelError",
     "Linearization",
     "MutationError",
@@ -85,6 +87,7 @@ __all__ = [
     "jvp",
     "linearize",
     "load",
+    "njit",
     "patches",
     "primitive",
     "ravel",

@@ -19,7 +19,7 @@ import numba
 import numba.extending
 from numba.core import caching, ccallback, compiler, sigutils, typeinfer
 
-__all__ = ["SOURCE_HASH", "call_scalar", "cfunc", "helper", "intrinsic", "jit"]
+__all__ = ["SCALAR_HASH", "SOURCE_HASH", "call_scalar", "cfunc", "helper", "intrinsic", "jit"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -29,6 +29,7 @@ def _hash_sources() -> str:
     here = pathlib.Path(__file__).parent
     digest = hashlib.sha256()
     compiled = [path for path in sorted(here.rglob("*.py")) if b"from nbad._jit import" in path.read_bytes()]
+    compiled = [path for path in compiled if path.parent.name != "scalar"]
     # The loop of replays takes constants from these two.
     compiled += [path for path in sorted(here.glob("replay/*.py")) if path.name in ("blocks.py", "tiles.py")]
     for path in [pathlib.Path(__file__), *sorted(here.glob("kernels/*.py")), *compiled]:
@@ -38,7 +39,20 @@ def _hash_sources() -> str:
 
 
 SOURCE_HASH: str = _hash_sources()
-"""Twelve hexadecimal digits over the sources of all modules that hold jitted code."""
+"""Twelve hexadecimal digits over the sources of all modules that hold jitted code, but for the folder scalar."""
+
+
+def _hash_scalar() -> str:
+    """Hash the sources of the folder scalar, which nothing outside of it is compiled with, and the rest with them."""
+    digest = hashlib.sha256(SOURCE_HASH.encode())
+    for path in sorted((pathlib.Path(__file__).parent / "scalar").glob("*.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+SCALAR_HASH: str = _hash_scalar()
+"""The same for what is compiled with a user's kernels."""
 
 
 class _KeyedCacheFile(caching.IndexDataCacheFile):  # type: ignore[misc]  # numba has no annotations
@@ -93,7 +107,8 @@ def _compile(function: Callable[..., Any], signatures: list[Any], options: dict[
     cached = options.pop("cache", True)
     settings = {"nogil": True, "error_model": "numpy", **options}
     # The hash is part of the name before numba sees the function: the name decides the cache file.
-    function.__qualname__ = f"{function.__qualname__}_{SOURCE_HASH}"
+    sources = SCALAR_HASH if function.__module__.startswith("nbad.scalar.") else SOURCE_HASH
+    function.__qualname__ = f"{function.__qualname__}_{sources}"
     dispatcher = numba.njit(**settings)(function)
     if dispatcher is function:  # NUMBA_DISABLE_JIT=1: plain Python for debugging
         return function

@@ -38,6 +38,9 @@ class Report:
         Replays of compiled functions and of their transformations.
     nodes_run, nodes_skipped : int
         Nodes that these replays executed, and nodes that they did not execute because what they depend on had not changed.
+    entries, entry_bytes : int
+        Entries that kernels (`nbad.njit`) wrote on tapes of their own, and their bytes. What does not depend on what is
+        asked for writes none.
     time_forward, time_sweep : float
         Seconds spent in traced forward calls and in sweeps.
     """
@@ -52,6 +55,8 @@ class Report:
     replays: int = 0
     nodes_run: int = 0
     nodes_skipped: int = 0
+    entries: int = 0
+    entry_bytes: int = 0
     time_forward: float = 0.0
     time_sweep: float = 0.0
 
@@ -83,6 +88,8 @@ class Report:
             rows.append(
                 f"replays           {self.replays}: {self.nodes_run} nodes run, {self.nodes_skipped} unchanged"
             )
+        if self.entries:
+            rows.append(f"kernel entries    {self.entries} ({self.entry_bytes} bytes)")
         for op, operand in sorted(set(self.rules_run) | set(self.rules_skipped)):
             run, skipped = self.rules_run[op, operand], self.rules_skipped[op, operand]
             rows.append(f"  {op}, {operand}: {run} run, {skipped} skipped")

@@ -34,6 +34,16 @@ from nbad.wrt import Asked, Leaf, asked_leaves, parse_wrt, signature_of, substit
 EVERYTHING = object()
 
 
+#: Makes from a function of another kind, by its type, one that takes traced values.
+CONVERTERS: dict[type, Callable[[Any], Callable[..., Any]]] = {}
+
+
+def callable_of(function: Any) -> Callable[..., Any]:
+    """Return what takes traced values in the place of `function`, mostly itself."""
+    make = CONVERTERS.get(type(function))
+    return function if make is None else make(function)
+
+
 class Recording:
     """One traced call of a function: its tape, its asked-for leaves, its outputs."""
 
@@ -59,7 +69,7 @@ class Recording:
             tape.odd = tape.odd or not dtype.isnative
         try:
             args, kwargs = substitute(asked, listed, traced)
-            result = function(*args, **kwargs)
+            result = callable_of(function)(*args, **kwargs)
             if has_aux:
                 if not isinstance(result, tuple) or len(result) != 2:
                     raise InputTypeError(

@@ -1,0 +1,424 @@
+"""Kernels: functions compiled by numba as operations of the array tape.
+
+Owns `njit`: the node of a kernel's call, and its derivatives of every order. They are of two kinds: the derivative of
+the kernel in k directions, and the pullback of a cotangent, differentiated in k directions. Since derivatives in several
+directions do not depend on their order, the pullback of each is again one of them. Both come from one run of the kernel
+on numbers with k tangents (`nbad.scalar`).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba.core import errors, registry
+
+from nbad import tree
+from nbad.errors import InputTypeError, NoRuleError, where
+from nbad.methods import user_line
+from nbad.recorder import dtype_of
+from nbad.regions import RowsByOutputs, is_array, members, restored
+from nbad.replay.graph import form_of
+from nbad.report import current
+from nbad.scalar.lifting import Part
+from nbad.scalar.recording import Call, record
+from nbad.table import Keep
+from nbad.tape import Opaque
+from nbad.trace import Traced, apply, is_traced, underlying
+from nbad.transforms import CONVERTERS
+
+__all__ = ["Jitted", "njit"]
+
+Leaves = Sequence[Any]
+#: Where numba says that something is.
+_LINE = re.compile(r'File "([^"<]+)", line (\d+)')
+_NUMBERS = (bool, int, float, complex, np.generic)
+
+
+class _Site(Opaque):
+    """One call of a kernel: its arguments, but for the operands of the node, and what it returns."""
+
+    __slots__ = ("call", "constants", "looks", "outputs", "pending", "places", "recorded")
+
+    def __init__(self, call: Any, constants: list[Any], places: tuple[int, ...]) -> None:
+        self.call = call
+        self.constants = constants
+        self.places = places
+        self.looks: list[tuple[np.dtype[Any], int]] = []
+        self.outputs: list[tuple[int, np.dtype[Any], tuple[int, ...]]] = []
+        self.pending: list[Any] | None = None
+        self.recorded: Any = None
+
+    def filled(self, operands: Leaves) -> list[Any]:
+        """Return all leaves of the arguments."""
+        leaves = list(self.constants)
+        for place, value, (dtype, form) in zip(self.places, operands, self.looks, strict=True):
+            leaves[place] = restored(value, dtype, form)
+        return leaves
+
+    def differentiable(self, operand: int) -> bool:
+        """Return whether an operand is of a dtype that has derivatives."""
+        return self.looks[operand][0].kind in "fc"
+
+
+class _Term(NamedTuple):
+    """A derivative of a call.
+
+    `moved` lists the operands that each direction moves. With `seeds`, the outputs that have cotangents, it is their
+    pullback to the operands `wanted`; without, it is the derivative of the outputs `wanted`.
+    """
+
+    site: _Site
+    moved: tuple[tuple[int, ...], ...]
+    seeds: tuple[int, ...] | None
+    wanted: tuple[int, ...]
+
+    def parts(self, operands: Leaves) -> tuple[Leaves, list[Leaves], Leaves]:
+        """Split operands of the node: those of the call, the directions, the cotangents."""
+        at = len(self.site.places)
+        values, directions = operands[:at], []
+        for one in self.moved:
+            directions.append(operands[at : at + len(one)])
+            at += len(one)
+        return values, directions, operands[at:]
+
+    def run(self, operands: Leaves) -> list[Any]:
+        """Compute it for plain operands."""
+        site = self.site
+        values, directions, g = self.parts(operands)
+        tangents = [
+            {site.places[k]: t for k, t in zip(one, given, strict=True)}
+            for one, given in zip(self.moved, directions, strict=True)
+        ]
+        if self.seeds is None:
+            made = _recorded(site, values, (), tangents)
+            leaves = tree.leaves(_merged(made.outputs))
+            found = []
+            for k in self.wanted:
+                place, dtype, shape = site.outputs[k]
+                leaf = leaves[place]
+                found.append(
+                    np.asarray(leaf.lanes[-1], dtype) if isinstance(leaf, _Leaf) else np.zeros(shape, dtype)
+                )
+            return found
+        asked = tuple(site.places[k] for k in self.wanted)
+        made = site.recorded if not tangents and site.recorded is not None else None
+        if made is None or not set(asked) <= set(made.firsts):
+            made = _recorded(site, values, asked, tangents)
+        return self._pulled(made, asked, values, g)
+
+    def _pulled(self, made: Any, asked: tuple[int, ...], values: Leaves, g: Leaves) -> list[Any]:
+        leaves = tree.leaves(_merged(made.outputs))
+        ends = [leaves[self.site.outputs[k][0]] for k in self.seeds or ()]
+        seeds = [
+            (leaf.indices, np.asarray(one))
+            for leaf, one in zip(ends, g, strict=True)
+            if isinstance(leaf, _Leaf)
+        ]
+        shapes = {place: np.shape(values[k]) for k, place in zip(self.wanted, asked, strict=True)}
+        found = made.pull(seeds, shapes)
+        return [
+            np.asarray(found[place], self.site.looks[k][0])
+            for k, place in zip(self.wanted, asked, strict=True)
+        ]
+
+    def pull(self, asked: Sequence[int], g: Leaves, operands: Leaves) -> list[Any]:
+        """Return the cotangents of the operands of the node at `asked`."""
+        values, directions, cotangents = self.parts(operands)
+        here = tuple(i for i, one in enumerate(g) if one is not None)
+        given = [g[i] for i in here]
+        if self.seeds is None:  # the cotangents become the seeds
+            seeds, cotangents = tuple(self.wanted[i] for i in here), given
+            moved, directions = self.moved, list(directions)
+        else:  # they become one more direction
+            seeds = self.seeds
+            moved, directions = (*self.moved, tuple(self.wanted[i] for i in here)), [*directions, given]
+        found: dict[int, Any] = {}
+        start = len(self.site.places)
+        own = [k for k in asked if k < start]
+        if own:
+            term = _Term(self.site, moved, seeds, tuple(own))
+            found |= zip(own, _run(term, [*values, *_joined(directions), *cotangents]), strict=True)
+        for i, one in enumerate(self.moved):
+            mine = [k for k in asked if start <= k < start + len(one)]
+            if mine:
+                rest = moved[:i] + moved[i + 1 :]
+                term = _Term(self.site, rest, seeds, tuple(one[k - start] for k in mine))
+                others = [d for j, d in enumerate(directions) if j != i]
+                found |= zip(mine, _run(term, [*values, *_joined(others), *cotangents]), strict=True)
+            start += len(one)
+        mine = [k for k in asked if k >= start]
+        if mine and self.seeds is not None:
+            term = _Term(self.site, moved, None, tuple(self.seeds[k - start] for k in mine))
+            found |= zip(mine, _run(term, [*values, *_joined(directions)]), strict=True)
+        return [found[k] for k in asked]
+
+
+def _joined(directions: Sequence[Leaves]) -> list[Any]:
+    return [value for one in directions for value in one]
+
+
+class _Node(Opaque):
+    """A term as an attribute of a node."""
+
+    __slots__ = ("term",)
+
+    def __init__(self, term: _Term) -> None:
+        self.term = term
+
+
+class _Leaf:
+    """An active leaf of what a kernel returned; a leaf for `nbad.tree` too."""
+
+    __slots__ = ("indices", "lanes")
+
+    def __init__(self, part: Any) -> None:
+        self.lanes, self.indices = part
+
+
+def _value(leaf: Any) -> Any:
+    return leaf.lanes[0] if isinstance(leaf, _Leaf) else leaf
+
+
+def _merged(outputs: Any) -> Any:
+    """Return what a kernel returned with a leaf in the place of each part."""
+    if isinstance(outputs, Part):
+        return _Leaf(outputs)
+    if isinstance(outputs, tuple):
+        made = [_merged(one) for one in outputs]
+        return type(outputs)(*made) if hasattr(outputs, "_fields") else tuple(made)
+    return outputs
+
+
+def _recorded(site: _Site, operands: Leaves, asked: Sequence[int], tangents: Sequence[dict[int, Any]]) -> Any:
+    try:
+        made = record(site.call, site.filled(operands), asked, tangents)
+    except errors.NumbaError as error:
+        raise _explained(site.call.kernel, error) from None
+    for listener in current():
+        listener.entries += made.tape.entries
+        listener.entry_bytes += made.tape.nbytes
+    return made
+
+
+def _explained(kernel: Any, error: Exception) -> NoRuleError:
+    """Return one clear error for what numba says about a kernel."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    reason = next((line for line in lines if line and "nopython mode pipeline" not in line), "")
+    code = kernel.py_func.__code__
+    place = where(code.co_filename, code.co_firstlineno)
+    for line in lines:
+        found = _LINE.match(line)
+        if found is not None:
+            place = where(found[1], int(found[2]))
+            break
+    return NoRuleError(
+        f"the kernel {kernel.py_func.__name__} cannot be differentiated: {reason}",
+        at=place,
+        fix="docs/reference/kernels.md lists what can.",
+    )
+
+
+# The rows ---------------------------------------------------------------------------------------
+def njit_forward(*xs: Any, node: _Node) -> Any:
+    """Return the outputs of a call of a kernel, or of a derivative of one."""
+    term = node.term
+    if any(map(is_traced, xs)):
+        return apply(_row(len(term.wanted)), *xs, node=node)
+    found = _values(term, xs)
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _values(term: _Term, xs: Leaves) -> list[Any]:
+    site = term.site
+    if term.seeds is not None or term.moved:
+        return term.run(xs)
+    found, site.pending = site.pending, None
+    if found is None:
+        leaves = tree.leaves(_plain_result(site, xs))
+        found = [_apart(leaves[i], xs) for i, _, _ in site.outputs]
+    return found
+
+
+def njit_xs(g: Any, k: int, xs: tuple[Any, ...], node: _Node) -> Any:
+    return node.term.pull((k,), members(g), xs)[0]
+
+
+class _Together:
+    """The pullbacks of a call for all operands that are asked for: one tape, one sweep."""
+
+    def keep(self, varied: Sequence[int], attributes: Mapping[str, Any]) -> Keep:
+        """Return what to keep: all operands."""
+        term: _Term = attributes["node"].term
+        count = len(term.site.places) + sum(map(len, term.moved)) + len(term.seeds or ())
+        return Keep(tuple(range(count)), False, ())
+
+    def pull(
+        self, asked: Sequence[int], g: Any, operands: Leaves, y: Leaves, attributes: Mapping[str, Any]
+    ) -> Any:
+        """Return the cotangents of the operands at `asked`."""
+        return attributes["node"].term.pull(asked, members(g), operands)
+
+
+_row = RowsByOutputs("njit", njit_forward, njit_xs, _Together())
+
+
+def _run(term: _Term, operands: Leaves) -> list[Any]:
+    """Compute a term, as a node where an operand is traced."""
+    if not any(map(is_traced, operands)):
+        return term.run(operands)
+    made = apply(_row(len(term.wanted)), *operands, node=_Node(term))
+    return list(made) if len(term.wanted) > 1 else [made]
+
+
+# What a user calls ------------------------------------------------------------------------------
+def _plain_result(site: _Site, operands: Leaves) -> Any:
+    """Call the kernel itself, on plain operands."""
+    leaves = site.filled(operands)
+    names = {f"x{k}": leaf for k, leaf in enumerate(leaves)}
+    return eval(
+        f"kernel({site.call.text.format(*names)})", {"kernel": site.call.kernel, **site.call.names, **names}
+    )
+
+
+def _apart(value: Any, operands: Leaves) -> Any:
+    """Return a result that does not share memory with an operand."""
+    if isinstance(value, np.ndarray) and any(
+        isinstance(x, np.ndarray) and np.may_share_memory(value, x) for x in operands
+    ):
+        return value.copy()
+    return value
+
+
+class Jitted:
+    """A kernel that takes traced values; made by `njit`.
+
+    Attributes
+    ----------
+    kernel : Dispatcher
+        What numba made; it is called where nothing is traced.
+    """
+
+    def __init__(self, kernel: Any) -> None:
+        functools.update_wrapper(self, kernel.py_func)
+        self.kernel = kernel
+        self._signature = inspect.signature(kernel.py_func)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the kernel; record one node where an argument is traced."""
+        if not any(map(is_traced, tree.leaves((args, kwargs)))):
+            return self.kernel(*args, **kwargs)
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        leaves: list[Any] = []
+        names: dict[str, Any] = {}
+        text = ", ".join(_spelled(self.kernel, one, leaves, names) for one in bound.args)
+        call = Call(self.kernel, text, names)
+        places = tuple(i for i, leaf in enumerate(leaves) if is_traced(leaf) or is_array(leaf))
+        operands = [leaves[i] for i in places]
+        site = _Site(call, [None if i in places else leaf for i, leaf in enumerate(leaves)], places)
+        plainly = [underlying(x) for x in operands]
+        site.looks = [(dtype_of(x), form_of(x)) for x in plainly]
+        return _recorded_call(site, operands, plainly)
+
+    def __repr__(self) -> str:
+        """Show the name."""
+        return f"<nbad.njit {self.kernel.py_func.__name__}>"
+
+    def __reduce__(self) -> Any:
+        """Pickle as the kernel it was made from."""
+        return njit, (self.kernel,)
+
+
+def _spelled(kernel: Any, value: Any, leaves: list[Any], names: dict[str, Any]) -> str:
+    """Write an argument as text with the leaves as fields, and list these."""
+    if isinstance(value, tuple):
+        inner = "".join(f"{_spelled(kernel, one, leaves, names)}, " for one in value)
+        if not hasattr(value, "_fields"):
+            return f"({inner})"
+        name = f"{type(value).__name__}_{len(names)}"
+        name = next((known for known, cls in names.items() if cls is type(value)), name)
+        names[name] = type(value)
+        return f"{name}({inner})"
+    if isinstance(value, (list, dict)) and any(map(is_traced, tree.leaves(value))):
+        raise InputTypeError(
+            f"{kernel.py_func.__name__}: a traced value is within a {type(value).__name__}, which kernels do not take",
+            at=user_line(),
+            fix="Pass an array, a tuple or a named tuple.",
+        )
+    leaves.append(value)
+    return f"{{{len(leaves) - 1}}}"
+
+
+def _recorded_call(site: _Site, operands: list[Any], plainly: list[Any]) -> Any:
+    """Return what a call with traced operands returns."""
+    first = not any(is_traced(x._value) or x._tape.records for x in operands if type(x) is Traced)
+    asked = [k for k, x in enumerate(operands) if is_traced(x) and site.differentiable(k)]
+    if first and asked:
+        made = _recorded(site, plainly, tuple(site.places[k] for k in asked), ())
+        site.recorded = made
+        result = tree.map_leaves(_value, _merged(made.outputs))
+    else:
+        result = _plain_result(site, plainly)
+    skeleton, leaves = tree.take_apart(result)
+    outputs = [i for i, leaf in enumerate(leaves) if is_array(leaf) or isinstance(leaf, _NUMBERS)]
+    if not outputs:
+        return result
+    site.outputs = [(i, dtype_of(leaves[i]), np.shape(leaves[i])) for i in outputs]
+    site.pending = [_apart(leaves[i], plainly) for i in outputs]
+    node = _Node(_Term(site, (), None, tuple(range(len(outputs)))))
+    found = apply(_row(len(outputs)), *operands, node=node)
+    for i, value in zip(outputs, found if len(outputs) > 1 else (found,), strict=True):
+        leaves[i] = value
+    return tree.assemble(skeleton, leaves)
+
+
+def njit(function: Any = None, /, **options: Any) -> Any:
+    """Return a function compiled by numba that nbad differentiates inside: a decorator.
+
+    Parameters
+    ----------
+    function : callable or numba function
+        What `numba.njit` takes, or what it returned.
+    **options
+        Options of `numba.njit`, for a function that is not compiled yet.
+
+    Returns
+    -------
+    Jitted
+        It is called as the function; where an argument is traced the call is one node of the tape.
+
+    Raises
+    ------
+    NoRuleError
+        At a traced call: the kernel does something that has no derivative here; the message names its line.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nbad
+    >>> @nbad.njit
+    ... def energy(x):
+    ...     total = 0.0
+    ...     for i in range(x.size - 1):
+    ...         if x[i + 1] > x[i]:
+    ...             total += (x[i + 1] - x[i]) ** 2
+    ...     return total
+    >>> nbad.grad(lambda x: energy(2 * x))(np.array([0.0, 1.0, 0.5]))
+    array([-8.,  8.,  0.])
+    """
+    if function is None:
+        return functools.partial(njit, **options)
+    if isinstance(function, Jitted):
+        return function
+    if not isinstance(function, registry.CPUDispatcher):
+        function = numba.njit(**options)(function)
+    return Jitted(function)
+
+
+CONVERTERS[registry.CPUDispatcher] = Jitted

@@ -1,0 +1,1 @@
+"""Derivatives of functions that numba compiled: the tape of scalars."""

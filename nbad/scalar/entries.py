@@ -1,0 +1,237 @@
+"""The tape of a kernel: how compiled code writes it.
+
+Owns the layout. A tape is a chain of chunks, each of `CHUNK` bytes that begin with `HEADER`: addresses of the next chunk and of
+the one before, and where the entries end. An entry is a number k of pairs, which stand before it: an index (int64) and the
+partial derivative in it (as many float64 as a value has lanes). So the sweep, which reads from the end, sees k first. The
+result of an entry has no field: the n-th entry has the index n, counted after the inputs; index 0 is "constant".
+
+Where the tape is written is kept in variables of the compiled module, which all functions compiled into an entry point
+share. They are set under the interpreter's lock, which the entry point never gives up: one kernel records at a time.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+from numba.core import types as numba_types
+
+from nbad._jit import intrinsic
+
+#: numba has no annotations.
+types: Any = numba_types
+
+__all__ = [
+    "CHUNK",
+    "HEADER",
+    "PAIRS",
+    "allocate",
+    "begin",
+    "free",
+    "load",
+    "load_float",
+    "position",
+    "push",
+    "store",
+]
+
+CHUNK = 1 << 22
+"""Bytes of a chunk."""
+
+HEADER = 32
+"""Bytes before the entries of a chunk: next chunk, chunk before, end of the entries, unused."""
+
+PAIRS = 1024
+"""Most pairs of one entry; longer sums are entries of entries."""
+
+_INT = ir.IntType(64)
+_FLOAT = ir.DoubleType()
+_NAMES = ("cursor", "end", "count", "chunk", "room")
+
+
+def _variable(builder: Any, name: str) -> Any:
+    """Return a variable of the tape; the linker makes one of those of all modules."""
+    name = f"nbad_tape_{name}"
+    module = builder.module
+    if name in module.globals:
+        return module.globals[name]
+    made = ir.GlobalVariable(module, _INT, name)
+    made.linkage = "linkonce_odr"
+    made.initializer = _INT(0)
+    return made
+
+
+def _pointer(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def push(context: Any, builder: Any, pairs: list[tuple[Any, list[Any]]]) -> Any:
+    """Emit one entry of pairs (index, components of the partial); return its index, 0 if all the indices are 0."""
+    any_index = pairs[0][0]
+    for index, _ in pairs[1:]:
+        any_index = builder.or_(any_index, index)
+    slot = cgutils.alloca_once_value(builder, _INT(0))
+    with builder.if_then(builder.icmp_unsigned("!=", any_index, _INT(0)), likely=True):
+        size = 8 + sum(8 + 8 * len(floats) for _, floats in pairs)
+        at = _room_for(context, builder, _INT(size))
+        for index, floats in pairs:
+            builder.store(index, _pointer(builder, at, _INT))
+            for k, number in enumerate(floats):
+                builder.store(number, _pointer(builder, builder.add(at, _INT(8 + 8 * k)), _FLOAT))
+            at = builder.add(at, _INT(8 + 8 * len(floats)))
+        builder.store(_INT(len(pairs)), _pointer(builder, at, _INT))
+        builder.store(_counted(builder), slot)
+    return builder.load(slot)
+
+
+def _room_for(context: Any, builder: Any, size: Any) -> Any:
+    """Emit the address of `size` free bytes, after which the tape goes on."""
+    cursor, end = _variable(builder, "cursor"), _variable(builder, "end")
+    full = builder.icmp_unsigned(">", builder.add(builder.load(cursor), size), builder.load(end))
+    with builder.if_then(full, likely=False):
+        context.compile_internal(builder, _grow, types.none(), [])
+    at = builder.load(cursor)
+    builder.store(builder.add(at, size), cursor)
+    return at
+
+
+def _counted(builder: Any) -> Any:
+    count = _variable(builder, "count")
+    index = builder.add(builder.load(count), _INT(1))
+    builder.store(index, count)
+    return index
+
+
+# What jitted code does with it ------------------------------------------------------------------
+@intrinsic
+def _get(context: Any, name: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_variable(builder, name.literal_value))
+
+    return types.int64(name), emit
+
+
+@intrinsic
+def _put(context: Any, name: Any, number: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], _variable(builder, name.literal_value))
+        return context.get_dummy_value()
+
+    return types.none(name, types.int64), emit
+
+
+@intrinsic
+def load(context: Any, address: Any) -> Any:
+    """Return the int64 at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(builder, args[0], _INT))
+
+    return types.int64(types.int64), emit
+
+
+@intrinsic
+def load_float(context: Any, address: Any) -> Any:
+    """Return the float64 at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(builder, args[0], _FLOAT))
+
+    return types.float64(types.int64), emit
+
+
+@intrinsic
+def store(context: Any, address: Any, number: Any) -> Any:
+    """Write an int64 to an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], _pointer(builder, args[0], _INT))
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64), emit
+
+
+@intrinsic
+def store_float(context: Any, address: Any, number: Any) -> Any:
+    """Write a float64 to an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], _pointer(builder, args[0], _FLOAT))
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.float64), emit
+
+
+@intrinsic
+def allocate(context: Any, size: Any) -> Any:
+    """Return the address of `size` new bytes; raises MemoryError."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ptrtoint(context.nrt.allocate(builder, args[0]), _INT)
+
+    return types.int64(types.int64), emit
+
+
+@intrinsic
+def free(context: Any, address: Any) -> Any:
+    """Give bytes back."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        context.nrt.free(builder, _pointer(builder, args[0], ir.IntType(8)))
+        return context.get_dummy_value()
+
+    return types.none(types.int64), emit
+
+
+@intrinsic
+def long_entry(context: Any, size: Any) -> Any:
+    """Return the address of `size` bytes for an entry whose fields the caller writes, and its index."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _room_for(context, builder, args[0])
+        return context.make_tuple(builder, signature.return_type, [at, _counted(builder)])
+
+    return types.UniTuple(types.int64, 2)(types.int64), emit
+
+
+def _grow() -> None:
+    """Go on in the next chunk: one that an earlier call left, or a new one."""
+    chunk = _get("chunk")
+    store(chunk + 16, _get("cursor"))
+    following = load(chunk)
+    if following == 0:
+        if _get("room") < CHUNK:
+            raise MemoryError("the tape of the kernel is larger than its limit")
+        _put("room", _get("room") - CHUNK)
+        following = allocate(CHUNK)
+        store(following, 0)
+        store(following + 8, chunk)
+        store(chunk, following)
+    _put("chunk", following)
+    _put("cursor", following + HEADER)
+    _put("end", following + CHUNK)
+
+
+@intrinsic
+def begin(context: Any, chunk: Any, room: Any, count: Any) -> Any:
+    """Let a tape begin in `chunk`; entries are counted from `count` on, and chunks may take `room` more bytes."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        first, room, count = args
+        end = builder.add(first, _INT(CHUNK))
+        values = builder.add(first, _INT(HEADER)), end, count, first, room
+        for name, value in zip(_NAMES, values, strict=True):
+            builder.store(value, _variable(builder, name))
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64, types.int64), emit
+
+
+@intrinsic
+def position(context: Any) -> Any:
+    """Return where the tape ends: address, chunk, and the number of the last entry."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        numbers = [builder.load(_variable(builder, name)) for name in ("cursor", "chunk", "count")]
+        return context.make_tuple(builder, signature.return_type, numbers)
+
+    return types.UniTuple(types.int64, 3)(), emit

@@ -1,0 +1,341 @@
+"""Values into active ones and back, at the border of a kernel.
+
+Owns the functions that the entry point of a kernel calls: an array becomes an array of active numbers, what the kernel
+returns is taken apart into values and indices.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.core import cgutils
+from numba.core import types as numba_types
+from numba.extending import overload
+from numba.np import arrayobj
+from numba.np.numpy_support import as_dtype
+
+from nbad._jit import intrinsic
+from nbad.scalar.types import (
+    Active,
+    Dual,
+    constant,
+    make,
+    make_dual,
+    precision,
+    terms_of,
+    value_of,
+)
+
+#: numba has no annotations.
+types: Any = numba_types
+
+__all__ = ["Part", "activate", "base_of", "lift", "split"]
+
+
+class Part(NamedTuple):
+    """An active leaf of what a kernel returned: the components of its value, and where it is on the tape."""
+
+    lanes: Any
+    indices: Any
+
+
+def base_of(kind: Any, depth: int) -> Any:
+    """Return the type of the value of an active number of a plain type, with `depth` directions."""
+    for _ in range(depth):
+        kind = Dual(kind)
+    return kind
+
+
+# Numbers ----------------------------------------------------------------------------------------
+@intrinsic
+def active(context: Any, value: Any, directions: Any, index: Any, width: Any) -> Any:
+    """Return an active number of a float, a tuple of its tangents, and an index."""
+    base = base_of(value, len(directions))
+    kind = Active(base, width.literal_value)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        floats = [args[0], *(builder.extract_value(args[1], k) for k in range(len(directions)))]
+        return make(context, builder, kind, _dual(context, builder, base, floats), [(args[2], None)])
+
+    return kind(value, directions, types.int64, width), emit
+
+
+def _dual(context: Any, builder: Any, base: Any, floats: list[Any]) -> Any:
+    """Emit a value that moves in each of its directions by itself: components of two directions and more are 0."""
+    if not isinstance(base, Dual):
+        return floats[0]
+    value = _dual(context, builder, base.base, floats[:-1])
+    inner: Any = base.base
+    return make_dual(context, builder, base, value, _lifted(context, builder, inner, floats[-1]))
+
+
+def _lifted(context: Any, builder: Any, base: Any, number: Any) -> Any:
+    if not isinstance(base, Dual):
+        return number
+    value = _lifted(context, builder, base.base, number)
+    return make_dual(context, builder, base, value, constant(context, builder, base.base, 0.0))
+
+
+@intrinsic
+def lanes_of(context: Any, number: Any) -> Any:
+    """Return the components of the value of an active number, or of one with tangents."""
+    base = number.base if isinstance(number, Active) else number
+    count = 1
+    inner = base
+    while isinstance(inner, Dual):
+        count, inner = 2 * count, inner.base
+
+    def components(context: Any, builder: Any, kind: Any, value: Any) -> list[Any]:
+        if not isinstance(kind, Dual):
+            return [value]
+        parts = cgutils.create_struct_proxy(kind)(context, builder, value=value)
+        return [
+            *components(context, builder, kind.base, parts.value),
+            *components(context, builder, kind.base, parts.tangent),
+        ]
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = value_of(context, builder, number, args[0]) if isinstance(number, Active) else args[0]
+        return context.make_tuple(builder, signature.return_type, components(context, builder, base, value))
+
+    return types.UniTuple(precision(base), count)(number), emit
+
+
+@intrinsic
+def index_of(context: Any, number: Any) -> Any:
+    """Return the index of an active number, which is put on the tape if it is not there."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        recorded_type = Active(number.base, 0)
+        found = context.cast(builder, args[0], number, Active(number.base, min(1, number.width)))
+        found = context.cast(builder, found, Active(number.base, min(1, number.width)), recorded_type)
+        return terms_of(context, builder, recorded_type, found)[0][0]
+
+    return types.int64(number), emit
+
+
+# Arrays -----------------------------------------------------------------------------------------
+@intrinsic
+def empty_active(context: Any, array: Any, depth: Any) -> Any:
+    """Return an array of active numbers with arbitrary contents, of the shape of an array of floats."""
+    layout = array.layout if array.layout in "CF" else "C"
+    made = types.Array(Active(base_of(array.dtype, depth.literal_value), 0), array.ndim, layout)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        given = arrayobj.make_array(array)(context, builder, value=args[0])
+        shape = cgutils.unpack_tuple(builder, given.shape, array.ndim)
+        return arrayobj._empty_nd_impl(context, builder, made, shape)._getvalue()
+
+    return made(array, depth), emit
+
+
+def _fill(made: Any, array: Any, directions: Any, first: Any) -> None:
+    """Write the elements of an array, as active numbers with indices from `first` on; all 0 if it is 0."""
+
+
+@overload(_fill)
+def _fill_overload(made: Any, array: Any, directions: Any, first: Any) -> Any:
+    flat = array.layout == "C" and all(one.layout == "C" for one in directions)
+    if array.ndim == 1 or flat:
+
+        def fill(made: Any, array: Any, directions: Any, first: Any) -> None:
+            to, given = made.reshape(made.size), array.reshape(array.size)
+            for i in range(array.size):
+                index = first + i if first else 0
+                to[i] = active(given[i], _elements(directions, i), index, 0)
+
+        def fill_line(made: Any, array: Any, directions: Any, first: Any) -> None:
+            for i in range(array.size):
+                index = first + i if first else 0
+                made[i] = active(array[i], _elements(directions, i), index, 0)
+
+        return fill_line if array.ndim == 1 else fill
+
+    def fill_any(made: Any, array: Any, directions: Any, first: Any) -> None:
+        index = first
+        for place in np.ndindex(array.shape):
+            made[place] = active(array[place], _elements_at(directions, place), index, 0)
+            if first:
+                index += 1
+
+    return fill_any
+
+
+def _elements(arrays: Any, i: Any) -> Any:
+    """Return the elements at flat place `i` of a tuple of C-ordered arrays."""
+
+
+@overload(_elements)
+def _elements_overload(arrays: Any, i: Any) -> Any:
+    if len(arrays) == 0:
+
+        def none(arrays: Any, i: Any) -> Any:
+            return ()
+
+        return none
+    if len(arrays) == 1:
+
+        def last(arrays: Any, i: Any) -> Any:
+            return (arrays[0].flat[i],)
+
+        return last
+
+    def several(arrays: Any, i: Any) -> Any:
+        return (arrays[0].flat[i],) + _elements(arrays[1:], i)
+
+    return several
+
+
+def _elements_at(arrays: Any, place: Any) -> Any:
+    """Return the elements at a place of a tuple of arrays."""
+
+
+@overload(_elements_at)
+def _elements_at_overload(arrays: Any, place: Any) -> Any:
+    if len(arrays) == 0:
+
+        def none(arrays: Any, place: Any) -> Any:
+            return ()
+
+        return none
+    if len(arrays) == 1:
+
+        def last(arrays: Any, place: Any) -> Any:
+            return (arrays[0][place],)
+
+        return last
+
+    def several(arrays: Any, place: Any) -> Any:
+        return (arrays[0][place],) + _elements_at(arrays[1:], place)
+
+    return several
+
+
+def lift(value: Any, directions: Any, first: Any) -> Any:
+    """Return an array or a number as active: with indices from `first` on, or constant if that is 0."""
+
+
+@overload(lift)
+def _lift_overload(value: Any, directions: Any, first: Any) -> Any:
+    depth = len(directions)
+    if isinstance(value, types.Array):
+
+        def lift_array(value: Any, directions: Any, first: Any) -> Any:
+            made = empty_active(value, depth)
+            _fill(made, value, directions, first)
+            return made
+
+        return lift_array
+
+    def lift_number(value: Any, directions: Any, first: Any) -> Any:
+        return active(value, directions, first, 1)
+
+    return lift_number
+
+
+@functools.cache
+def activate(depth: int) -> Any:
+    """Return a function that makes an array of floats active, and leaves everything else as it is."""
+
+    def activated(value: Any) -> Any:
+        """Return an active array of constants."""
+
+    @overload(activated)
+    def activated_overload(value: Any) -> Any:
+        if isinstance(value, types.Array) and isinstance(value.dtype, types.Float):
+
+            def convert(value: Any) -> Any:
+                made = empty_active(value, depth)
+                for place in np.ndindex(value.shape):
+                    made[place] = value[place]
+                return made
+
+            return convert
+
+        def same(value: Any) -> Any:
+            return value
+
+        return same
+
+    return activated
+
+
+@intrinsic
+def _members(context: Any, named: Any) -> Any:
+    """Return a named tuple as a plain one."""
+    kind = types.Tuple(tuple(named))
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        parts = [builder.extract_value(args[0], k) for k in range(len(named))]
+        return context.make_tuple(builder, kind, parts)
+
+    return kind(named), emit
+
+
+def split(result: Any) -> Any:
+    """Take what a kernel returned apart: an active number or array becomes a `Part`."""
+
+
+@overload(split)
+def _split_overload(result: Any) -> Any:
+    if isinstance(result, types.BaseNamedTuple):
+        cls = result.instance_class
+
+        def split_named(result: Any) -> Any:
+            return cls(*split(_members(result)))
+
+        return split_named
+    if isinstance(result, types.BaseTuple):
+        if len(result) == 0:
+
+            def split_nothing(result: Any) -> Any:
+                return ()
+
+            return split_nothing
+        if len(result) == 1:
+
+            def split_last(result: Any) -> Any:
+                return (split(result[0]),)
+
+            return split_last
+
+        def split_tuple(result: Any) -> Any:
+            return (split(result[0]),) + split(result[1:])
+
+        return split_tuple
+    if isinstance(result, Active):
+
+        def split_number(result: Any) -> Any:
+            return Part(lanes_of(result), index_of(result))
+
+        return split_number
+    if isinstance(result, Dual):
+
+        def split_dual(result: Any) -> Any:
+            return Part(lanes_of(result), 0)
+
+        return split_dual
+    if isinstance(result, types.Array) and isinstance(result.dtype, Active):
+        kind = result.dtype.base
+        count = 1
+        while isinstance(kind, Dual):
+            count, kind = 2 * count, kind.base
+        dtype = as_dtype(kind)
+
+        def split_array(result: Any) -> Any:
+            values = np.empty((count,) + result.shape, dtype)
+            indices = np.empty(result.shape, np.int64)
+            for place in np.ndindex(result.shape):
+                number = result[place]
+                lanes = lanes_of(number)
+                indices[place] = index_of(number)
+                for k in range(count):
+                    values[(k,) + place] = lanes[k]
+            return Part(values, indices)
+
+        return split_array
+
+    def same(result: Any) -> Any:
+        return result
+
+    return same

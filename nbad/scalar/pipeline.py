@@ -1,0 +1,401 @@
+"""How a kernel is compiled a second time, for active numbers.
+
+Owns the dispatchers derived from the user's, and the pass that types them. The function itself is the user's, unchanged; what
+differs is that helpers are derived too, that some variables are put on the tape where they are assigned, and that
+an array into which active numbers are written holds active numbers from the start.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+import types as python_types
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numba
+from numba.core import compiler, errors, ir, registry, typed_passes
+from numba.core import types as numba_types
+from numba.core.compiler_machinery import register_pass
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+
+from nbad.scalar.lifting import activate
+from nbad.scalar.types import Active, is_active
+
+#: numba has no annotations.
+types: Any = numba_types
+
+__all__ = ["Derived", "derived", "holds_active"]
+
+_ROUNDS = 16
+"""Times that types are inferred at most; each round but the last learns something about the function."""
+
+_stack = threading.local()
+
+
+def holds_active(kind: Any) -> bool:
+    """Return whether a value of a type carries derivatives."""
+    if isinstance(kind, types.BaseTuple):
+        return any(map(holds_active, kind))
+    return is_active(getattr(kind, "dtype", kind))
+
+
+def _folded(kind: Any) -> Any:
+    """Return the type that a function takes for an argument: at most one pair, so that one version of the function does."""
+    if isinstance(kind, Active) and kind.width > 1:
+        return Active(kind.base, 1)
+    return kind
+
+
+class Derived(registry.CPUDispatcher):  # type: ignore[misc]
+    """A user's jitted function, for active arguments.
+
+    Attributes
+    ----------
+    original : Dispatcher
+        The user's.
+    depth : int
+        Number of directions in which numbers have tangents.
+    written : set of int
+        Positions of the array parameters that active numbers are written into.
+    serial : bool
+        It was to run in parallel, and does not.
+    """
+
+    def __init__(self, original: Any, depth: int) -> None:
+        kept = ("error_model", "boundscheck", "forceinline", "_nrt")
+        options = {name: value for name, value in original.targetoptions.items() if name in kept}
+        options |= {"nopython": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        super().__init__(original.py_func, targetoptions=options, pipeline_class=_Compiler)
+        self.original = original
+        self.depth = depth
+        self.written: set[int] = set()
+        activate(depth)  # numba looks for new overloads before it compiles, not meanwhile
+        self.serial = bool(original.targetoptions.get("parallel"))
+
+    def compile(self, sig: Any) -> Any:
+        """Compile for argument types."""
+        stack = _compiling()
+        stack.append(self)
+        try:
+            return super().compile(sig)
+        finally:
+            stack.pop()
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """Return how jitted code calls this: the user's own version where nothing is active."""
+        _, folded = self._compiler.fold_argument_types(args, kws)
+        if not any(map(holds_active, folded)):
+            return self.original.get_call_template(args, kws)
+        pysig, args = self._compiler.fold_argument_types(
+            tuple(map(_folded, args)), {k: _folded(v) for k, v in kws.items()}
+        )
+        return super().get_call_template(args, {})[0], pysig, args, {}
+
+    def get_overload(self, sig: Any) -> Any:
+        """Return the compiled function for a signature."""
+        args, _ = numba.core.sigutils.normalize_signature(sig)
+        if not any(map(holds_active, args)):
+            return self.original.get_overload(sig)
+        return super().get_overload(sig)
+
+
+_derived: weakref.WeakKeyDictionary[Any, dict[int, Derived]] = weakref.WeakKeyDictionary()
+
+
+def derived(original: Any, depth: int) -> Derived:
+    """Return the dispatcher derived from a user's; one for each depth."""
+    made = _derived.setdefault(original, {})
+    if depth not in made:
+        made[depth] = Derived(original, depth)
+    return made[depth]
+
+
+def _compiling() -> list[Derived]:
+    if not hasattr(_stack, "functions"):
+        _stack.functions = []
+    found: list[Derived] = _stack.functions
+    return found
+
+
+class _Function:
+    """The IR of a function: where variables come from."""
+
+    def __init__(self, blocks: dict[int, Any]) -> None:
+        self.blocks = blocks
+        self.definitions: dict[str, list[Any]] = {}
+        for statement in self.assignments():
+            self.definitions.setdefault(statement.target.name, []).append(statement)
+
+    def assignments(self) -> Iterator[Any]:
+        """Iterate over all assignments."""
+        for block in self.blocks.values():
+            yield from block.find_insts(ir.Assign)
+
+    def constant(self, name: str) -> Any:
+        """Return the global, or the attribute of a global module, that a variable is; None if it is something else."""
+        found = self.definitions.get(name, ())
+        if len(found) != 1:
+            return None
+        value = found[0].value
+        if isinstance(value, (ir.Global, ir.FreeVar)):
+            return value.value
+        if isinstance(value, ir.Var):
+            return self.constant(value.name)
+        if isinstance(value, ir.Expr) and value.op == "getattr":
+            module = self.constant(value.value.name)
+            if isinstance(module, python_types.ModuleType):
+                return getattr(module, value.attr, None)
+        return None
+
+    def roots(self, name: str, seen: set[str]) -> Iterator[Any]:
+        """Iterate over the assignments that made the arrays whose memory a variable may be."""
+        if name in seen:
+            return
+        seen.add(name)
+        for statement in self.definitions.get(name, ()):
+            value = statement.value
+            if isinstance(value, ir.Var):
+                yield from self.roots(value.name, seen)
+            elif isinstance(value, ir.Expr) and value.op == "phi":
+                for one in value.incoming_values:
+                    if isinstance(one, ir.Var):
+                        yield from self.roots(one.name, seen)
+            elif isinstance(value, ir.Expr) and value.op in (
+                "getitem",
+                "static_getitem",
+                "exhaust_iter",
+                "cast",
+            ):
+                yield from self._element_roots(value, seen)
+            elif isinstance(value, ir.Expr) and value.op == "inplace_binop":
+                yield from self.roots(value.lhs.name, seen)
+            elif isinstance(value, ir.Expr) and value.op == "getattr":
+                yield from self.roots(value.value.name, seen)
+            elif (
+                isinstance(value, ir.Expr)
+                and value.op == "call"
+                and (view := self._viewed(value)) is not None
+            ):
+                yield from self.roots(view, seen)
+            else:
+                yield statement
+
+    def _element_roots(self, value: Any, seen: set[str]) -> Iterator[Any]:
+        """Iterate over the roots of an element: of one member of a tuple, or of the array that it is a part of."""
+        whole = value.value.name
+        if value.op == "static_getitem" and isinstance(value.index, int):
+            for statement in self.definitions.get(whole, ()):
+                made = statement.value
+                if isinstance(made, ir.Expr) and made.op == "exhaust_iter":
+                    inner = ir.Expr.static_getitem(made.value, value.index, None, made.loc)
+                    yield from self._element_roots(inner, seen)
+                elif isinstance(made, ir.Expr) and made.op == "build_tuple":
+                    yield from self.roots(made.items[value.index].name, seen)
+                else:
+                    yield from self.roots(whole, seen)
+            return
+        yield from self.roots(whole, seen)
+
+    def _viewed(self, call: Any) -> str | None:
+        """Return the array of which a method returns a view."""
+        for statement in self.definitions.get(call.func.name, ()):
+            value = statement.value
+            if (
+                isinstance(value, ir.Expr)
+                and value.op == "getattr"
+                and value.attr in ("reshape", "ravel", "transpose", "view")
+            ):
+                name: str = value.value.name
+                return name
+        function = self.constant(call.func.name)
+        if (
+            getattr(function, "__name__", "")
+            in ("ravel", "transpose", "reshape", "atleast_1d", "atleast_2d", "asarray")
+            and call.args
+        ):
+            name = call.args[0].name
+            return name
+        return None
+
+
+@infer_global(operator.setitem)
+class _PlainSetItem(AbstractTemplate):  # type: ignore[misc]
+    """Types the writing of active numbers into a plain array, which the pass below then removes."""
+
+    def generic(self, args: Any, kws: Any) -> Any:
+        array, _, value = args
+        if isinstance(array, types.Array) and isinstance(array.dtype, types.Float) and holds_active(value):
+            return signature(types.none, *args)
+        return None
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
+    """Infers types again and again, until active numbers are where they can be."""
+
+    _name = "active_type_inference"
+
+    def run_pass(self, state: Any) -> bool:
+        """Type one function."""
+        me = _compiling()[-1]
+        blocks = state.func_ir.blocks
+        _derive_globals(_Function(blocks), me.depth)
+        declared = state.return_type
+        for _ in range(_ROUNDS):
+            state.return_type = declared
+            grown = self._activate_written(state, me)
+            try:
+                super().run_pass(state)
+            except errors.TypingError:
+                if not grown and not self._activate_written(state, me):
+                    raise
+                continue
+            written = _written_plain(state)
+            if written:
+                for name in written:
+                    self._activate(state, me, name)
+                continue
+            seeds = _seeds(state)
+            if not seeds.keys() - state.locals.keys():
+                return True
+            state.locals = {**seeds, **state.locals}
+        raise errors.TypingError("the types of active numbers do not settle")
+
+    def _activate_written(self, state: Any, me: Derived) -> bool:
+        """Make the arrays active that helpers write active numbers into; return whether there are new ones."""
+        function = _Function(state.func_ir.blocks)
+        grown = False
+        for statement in list(function.assignments()):
+            call = statement.value
+            if not isinstance(call, ir.Expr) or call.op != "call":
+                continue
+            helper = function.constant(call.func.name)
+            for k in sorted(helper.written) if isinstance(helper, Derived) else ():
+                if k < len(call.args):
+                    grown |= self._activate(state, me, call.args[k].name)
+        return grown
+
+    def _activate(self, state: Any, me: Derived, name: str) -> bool:
+        """Make the arrays active whose memory a variable is; return whether one was not."""
+        function = _Function(state.func_ir.blocks)
+        grown = False
+        for statement in function.roots(name, set()):
+            if isinstance(statement.value, ir.Arg):
+                if statement.value.index not in me.written:
+                    me.written.add(statement.value.index)
+                    raise errors.TypingError(
+                        "active numbers are written into a plain argument", loc=statement.loc
+                    )
+            elif _wrap(function, state.func_ir, statement, activate(me.depth)):
+                grown = True
+        return grown
+
+
+def _derive_globals(function: _Function, depth: int) -> None:
+    """Let a function call derived helpers."""
+    for statement in list(function.assignments()):
+        found = function.constant(statement.target.name)
+        if isinstance(found, registry.CPUDispatcher) and not isinstance(found, Derived):
+            statement.value = ir.Global(found.py_func.__name__, derived(found, depth), statement.loc)
+
+
+def _wrap(function: _Function, func_ir: Any, statement: Any, wrapper: Any) -> bool:
+    """Pass what is assigned through a function; return False if it is already."""
+    value = statement.value
+    if isinstance(value, ir.Expr) and value.op == "call" and function.constant(value.func.name) is wrapper:
+        return False
+    for block in function.blocks.values():
+        if statement not in block.body:
+            continue
+        at = block.body.index(statement)
+        scope, loc = block.scope, statement.loc
+        plain = scope.redefine("$nbad_plain", loc)
+        callee = scope.redefine("$nbad_activate", loc)
+        called = ir.Expr.call(callee, (plain,), (), loc)
+        block.body[at : at + 1] = [
+            ir.Assign(value, plain, loc),
+            ir.Assign(ir.Global("activate", wrapper, loc), callee, loc),
+            ir.Assign(called, statement.target, loc),
+        ]
+        func_ir._definitions[plain.name] = [value]
+        func_ir._definitions[callee.name] = [block.body[at + 1].value]
+        func_ir._definitions[statement.target.name] = [
+            called if one is value else one for one in func_ir._definitions[statement.target.name]
+        ]
+        return True
+    raise AssertionError("the statement is in no block")
+
+
+def _written_plain(state: Any) -> list[str]:
+    """List the variables of plain arrays that active numbers are written into."""
+    found = []
+    for block in state.func_ir.blocks.values():
+        for statement in block.body:
+            if isinstance(statement, (ir.SetItem, ir.StaticSetItem)):
+                target, value = statement.target, statement.value
+            elif (
+                isinstance(statement, ir.Assign)
+                and isinstance(statement.value, ir.Expr)
+                and statement.value.op == "inplace_binop"
+            ):
+                target, value = statement.value.lhs, statement.value.rhs
+            else:
+                continue
+            kind = state.typemap[target.name]
+            if (
+                isinstance(kind, types.Array)
+                and not holds_active(kind)
+                and holds_active(state.typemap[value.name])
+            ):
+                found.append(target.name)
+    return found
+
+
+def _seeds(state: Any) -> dict[str, Any]:
+    """Return the types of the variables that are to have one pair: they are put on the tape where they are assigned.
+
+    These are the variables of loops and branches, for otherwise the temporaries computed from them change their types while
+    types are inferred; members of containers, which must be of one type; and what is read more than once, because each
+    reader would take over all its pairs.
+    """
+    uses: dict[str, int] = {}
+    folded: set[str] = set()
+    for block in state.func_ir.blocks.values():
+        for statement in block.body:
+            if isinstance(statement, ir.Del):
+                continue
+            for variable in statement.list_vars():
+                uses[variable.name] = uses.get(variable.name, 0) + 1
+            if isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Expr):
+                value = statement.value
+                if value.op == "phi":
+                    folded.add(statement.target.name)
+                elif value.op in ("build_tuple", "build_list", "build_set"):
+                    folded |= {item.name for item in value.items}
+    seeds = {}
+    for name, kind in state.typemap.items():
+        if not isinstance(kind, Active) or name.startswith("arg."):
+            continue
+        # A variable has one use more than readers: where it is assigned.
+        if (name in folded and kind.width < 2) or (
+            kind.width > 1 and (uses.get(name, 0) > 2 or name in folded)
+        ):
+            seeds[name] = Active(kind.base, min(1, max(kind.width, 1)))
+    return seeds
+
+
+class _Compiler(compiler.CompilerBase):  # type: ignore[misc]
+    """numba's pipeline with another pass for types."""
+
+    def define_pipelines(self) -> list[Any]:
+        """Return the one pipeline."""
+        manager = compiler.DefaultPassBuilder.define_nopython_pipeline(self.state)
+        manager.passes = [
+            (_ActiveInference, text) if step is typed_passes.NopythonTypeInference else (step, text)
+            for step, text in manager.passes
+        ]
+        manager._finalized = False
+        manager.finalize()
+        return [manager]

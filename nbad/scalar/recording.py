@@ -1,0 +1,190 @@
+"""Calls of kernels that write a tape.
+
+Owns the entry points: one for each kernel, types of its arguments and choice of what is asked for. An entry point is a
+function written out for the containers of its arguments; it takes leaves.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba.core import errors
+
+from nbad.scalar import operations  # noqa: F401 (its types and rules)
+from nbad.scalar.entries import begin, position
+from nbad.scalar.lifting import lift, split
+from nbad.scalar.pipeline import Derived, derived
+from nbad.scalar.sweeping import Tape, adjoints
+
+__all__ = ["Call", "Recorded", "record"]
+
+ROOM = 1 << 40
+"""Bytes that the tape of one call may take."""
+
+
+class Call(NamedTuple):
+    """How a kernel is called: the text of its arguments, in which ``{k}`` is leaf k, and the names in it."""
+
+    kernel: Any
+    text: str
+    names: dict[str, Any]
+
+
+class Recorded(NamedTuple):
+    """What a call left.
+
+    `outputs` is what the kernel returned, with a `Part` in the place of each active leaf.
+    """
+
+    outputs: Any
+    tape: Tape
+    firsts: dict[int, int]
+    lanes: int
+
+    def pull(
+        self, seeds: Sequence[tuple[Any, Any]], shapes: dict[int, tuple[int, ...]]
+    ) -> dict[int, np.ndarray]:
+        """Pull cotangents of outputs back to the leaves that were asked for.
+
+        Parameters
+        ----------
+        seeds : sequence of (indices, cotangent)
+            Indices of an output, and its cotangent in float64.
+        shapes : dict
+            Shapes of the leaves that were asked for.
+
+        Returns
+        -------
+        dict
+            For each of these leaves the cotangent, a new float64 array; the highest lane, where there are several.
+        """
+        made = adjoints(self.tape, self.lanes)
+        first = made if self.lanes == 1 else made[:, 0]
+        for indices, cotangent in seeds:
+            np.add.at(first, indices, cotangent)
+        first[0] = -0.0
+        self.tape.sweep(made)
+        last = made if self.lanes == 1 else made[:, -1]
+        found = {}
+        for k, start in self.firsts.items():
+            size = int(np.prod(shapes[k], dtype=np.int64))
+            found[k] = last[start : start + size].reshape(shapes[k]) + 0.0
+        return found
+
+
+_entries: dict[Any, Any] = {}
+_lock = threading.Lock()
+
+
+def _entry(
+    call: Call,
+    count: int,
+    asked: tuple[int, ...],
+    moved: tuple[int, ...],
+    depth: int,
+    written: tuple[int, ...],
+) -> Any:
+    """Return the entry point for leaves that are asked for, leaves that have tangents, and leaves that are written."""
+    key = (call.kernel, call.text, tuple(call.names.items()), count, asked, moved, depth, written)
+    with _lock:
+        if key not in _entries:
+            _entries[key] = _made(call, count, asked, moved, depth, written)
+        return _entries[key]
+
+
+def _made(
+    call: Call,
+    count: int,
+    asked: tuple[int, ...],
+    moved: tuple[int, ...],
+    depth: int,
+    written: tuple[int, ...],
+) -> Any:
+    active = sorted({*asked, *moved, *written})
+    leaves = [f"x{k}" for k in range(count)]
+    tangents = [f"t{k}_{d}" for k in active for d in range(depth)]
+    lines = [f"def entry(chunk, room, inputs, firsts, {', '.join([*leaves, *tangents])}):"]
+    lines.append("    begin(chunk, room, inputs)")
+    names = list(leaves)
+    for i, k in enumerate(active):
+        directions = "(" + "".join(f"t{k}_{d}, " for d in range(depth)) + ")"
+        lines.append(f"    a{k} = lift(x{k}, {directions}, firsts[{i}])")
+        names[k] = f"a{k}"
+    lines.append(f"    result = kernel({call.text.format(*names)})")
+    lines.append("    outputs = split(result)")
+    lines.append("    return outputs, position()")
+    space = {
+        "begin": begin, "lift": lift, "split": split, "position": position, "kernel": derived(call.kernel, depth),
+        **call.names,
+    }  # fmt: skip
+    exec("\n".join(lines), space)
+    return numba.njit(space["entry"])
+
+
+def record(
+    call: Call, leaves: Sequence[Any], asked: Sequence[int], directions: Sequence[dict[int, Any]] = ()
+) -> Recorded:
+    """Call a kernel and write a tape.
+
+    Parameters
+    ----------
+    call : Call
+        The kernel.
+    leaves : sequence
+        Leaves of its arguments: arrays and numbers.
+    asked : sequence of int
+        Which leaves are asked for.
+    directions : sequence of dict
+        Tangents of leaves, by position; one dictionary for each direction.
+
+    Returns
+    -------
+    Recorded
+        Outputs and tape.
+    """
+    depth = len(directions)
+    moved = tuple(sorted({k for one in directions for k in one}))
+    function: Derived = derived(call.kernel, depth)
+    asked = tuple(asked)
+    sizes = [int(np.size(leaves[k])) for k in asked]
+    starts = dict(zip(asked, (1 + np.cumsum([0, *sizes[:-1]])).tolist(), strict=True)) if asked else {}
+    inputs = sum(sizes)
+    while True:
+        written = tuple(sorted(_written_leaves(call, function) - {*asked, *moved}))
+        active = sorted({*asked, *moved, *written})
+        entry = _entry(call, len(leaves), asked, moved, depth, written)
+        firsts = tuple(starts.get(k, 0) for k in active)
+        tangents = []
+        for k in active:
+            for one in directions:
+                tangent = one.get(k)
+                if tangent is None:
+                    tangent = np.zeros_like(leaves[k])
+                tangents.append(
+                    np.asarray(tangent, leaves[k].dtype)
+                    if isinstance(leaves[k], np.ndarray)
+                    else float(tangent)
+                )
+        tape = Tape(inputs)
+        try:
+            outputs, end = entry(tape.first, ROOM, inputs, firsts or (0,), *leaves, *tangents)
+        except errors.TypingError:
+            if _written_leaves(call, function) - set(active):
+                continue
+            raise
+        tape.finish(end)
+        return Recorded(outputs, tape, starts, 1 << depth)
+
+
+def _written_leaves(call: Call, function: Derived) -> set[int]:
+    """Return the leaves that are whole arguments into which the kernel writes active numbers."""
+    parts = [part.strip() for part in call.text.split(", ")]
+    return {
+        int(parts[k][1:-1])
+        for k in function.written
+        if k < len(parts) and parts[k][1:-1].isdigit() and parts[k][0] == "{"
+    }

@@ -1,0 +1,155 @@
+"""Kernels: functions that numba compiled, differentiated as they are."""
+
+import math
+from collections import namedtuple
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+import nbad
+
+Weights = namedtuple("Weights", "scale shift")
+
+
+@numba.njit
+def rosenbrock(x):
+    total = 0.0
+    for i in range(x.size - 1):
+        total += 100.0 * (x[i + 1] - x[i] ** 2) ** 2 + (1 - x[i]) ** 2
+        if x[i] > 0.5:
+            total += math.sin(x[i])
+    return total
+
+
+@numba.njit
+def squared(a):
+    return a * a
+
+
+@numba.njit
+def fill(out, x, w):
+    for i in range(x.size):
+        out[i] = squared(x[i]) * w[i]
+
+
+@numba.njit
+def through_helpers(x, w):
+    y = np.zeros(x.size)
+    fill(y, x, w)
+    z = w.copy()
+    z[0] += x[0]
+    total = 0.0
+    for i in range(y.size):
+        total += y[i] * z[i] + np.exp(-x[i])
+    first = (x[0], w[0], total)
+    while total > 10.0:
+        total *= 0.5
+    return total + first[0] * first[2]
+
+
+@numba.njit
+def into_buffer(x, out):
+    out[0] = x * x
+    out[1] = out[0] * x
+    return out[0] + out[1]
+
+
+@numba.njit
+def power(n, x):
+    if n <= 0:
+        return x * 0.0 + 1.0
+    return x * power(n - 1, x)
+
+
+@numba.njit
+def filtered(x, weights):
+    y = np.zeros(x.size)
+    total = 0.0
+    for i in range(x.size):
+        y[i] = math.sin(x[i] * weights.scale) + weights.shift
+        total += y[i] ** 2 * x[0]
+    return total, y
+
+
+def filtered_plainly(x, weights):
+    y = np.sin(x * weights.scale) + weights.shift
+    return np.sum(y**2) * x[0], y
+
+
+RNG = np.random.default_rng(0)
+X = RNG.random(5)
+W = RNG.random(5)
+
+
+def copied(args: Any) -> Any:
+    return [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+
+
+def difference(kernel: Any, args: Any, k: int, step: float = 1e-6) -> np.ndarray:
+    """Central differences in argument `k`."""
+    x = np.asarray(args[k], float)
+    found = np.zeros_like(x)
+    for place in np.ndindex(x.shape):
+        values = []
+        for sign in (1, -1):
+            moved = x.copy()
+            moved[place] += sign * step
+            given = copied(args)
+            given[k] = moved if isinstance(args[k], np.ndarray) else float(moved)
+            values.append(kernel(*given))
+        found[place] = (values[0] - values[1]) / (2 * step)
+    return found
+
+
+CASES = [
+    (rosenbrock, (X,), (0,)),
+    (through_helpers, (X, W), (0, 1)),
+    (into_buffer, (1.5, np.zeros(2)), (0,)),
+    (power, (5, 1.3), (1,)),
+]
+
+
+@pytest.mark.parametrize(("kernel", "args", "asked"), CASES, ids=lambda one: getattr(one, "__name__", ""))
+def test_the_gradient_agrees_with_differences(kernel: Any, args: Any, asked: Any) -> None:
+    for k in asked:
+        value, gradient = nbad.value_and_grad(kernel, k)(*copied(args))
+        assert value == kernel(*copied(args))
+        np.testing.assert_allclose(gradient, difference(kernel, args, k), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("wrt", [0, 1, (0, 1), "weights.shift"])
+def test_a_kernel_in_array_code_is_an_operation_of_every_order(wrt: Any) -> None:
+    weights = Weights(1.2, 0.7)
+    kernel = nbad.njit(filtered)
+
+    def loss(x: Any, weights: Any) -> Any:
+        return kernel(2 * x, weights)[0] + np.sum(kernel(x, weights)[1] ** 3)
+
+    def plain(x: Any, weights: Any) -> Any:
+        return filtered_plainly(2 * x, weights)[0] + np.sum(filtered_plainly(x, weights)[1] ** 3)
+
+    def third(function: Any) -> Any:
+        def squares(x: Any, weights: Any) -> Any:
+            return np.sum(nbad.hvp(function)(x, weights, x) ** 2)
+
+        return nbad.grad(squares, wrt)(X, weights)
+
+    for found, expected in (
+        (nbad.grad(loss, wrt)(X, weights), nbad.grad(plain, wrt)(X, weights)),
+        (nbad.grad(nbad.compile(loss), wrt)(X, weights), nbad.grad(plain, wrt)(X, weights)),
+        (third(loss), third(plain)),
+    ):
+        np.testing.assert_allclose(nbad.ravel(found)[0], nbad.ravel(expected)[0], rtol=1e-9)
+
+
+def test_entries_are_written_for_what_is_asked_for_only() -> None:
+    """One entry for each element of y, and one for each step of the sum; the scale alone moves as much, the shift less."""
+    weights = Weights(1.2, 0.7)
+    counts = {}
+    for wrt in ("x", "weights.shift"):
+        with nbad.report() as account:
+            nbad.grad(lambda x, weights: nbad.njit(filtered)(x, weights)[0], wrt)(X, weights)
+        counts[wrt] = account.entries
+    assert counts == {"x": 2 * X.size, "weights.shift": X.size}
