@@ -71,16 +71,41 @@ def push(context: Any, builder: Any, pairs: list[tuple[Any, list[Any]]]) -> Any:
         any_index = builder.or_(any_index, index)
     slot = cgutils.alloca_once_value(builder, _INT(0))
     with builder.if_then(builder.icmp_unsigned("!=", any_index, _INT(0)), likely=True):
-        size = 8 + sum(8 + 8 * len(floats) for _, floats in pairs)
-        at = _room_for(context, builder, _INT(size))
-        for index, floats in pairs:
+        merged = _merged(builder, pairs)
+        width = 8 + 8 * len(pairs[0][1])
+        at = _room_for(context, builder, _INT(8 + width * len(pairs)))
+        count = _INT(0)
+        for index, floats, dropped in merged:
             builder.store(index, _pointer(builder, at, _INT))
             for k, number in enumerate(floats):
                 builder.store(number, _pointer(builder, builder.add(at, _INT(8 + 8 * k)), _FLOAT))
-            at = builder.add(at, _INT(8 + 8 * len(floats)))
-        builder.store(_INT(len(pairs)), _pointer(builder, at, _INT))
+            # A dropped pair is written over by what comes next.
+            step = builder.sub(_INT(1), builder.zext(dropped, _INT)) if dropped is not None else _INT(1)
+            at = builder.add(at, builder.mul(step, _INT(width)))
+            count = builder.add(count, step)
+        builder.store(count, _pointer(builder, at, _INT))
+        builder.store(builder.add(at, _INT(8)), _variable(builder, "cursor"))
         builder.store(_counted(builder), slot)
     return builder.load(slot)
+
+
+def _merged(builder: Any, pairs: list[tuple[Any, list[Any]]]) -> list[tuple[Any, list[Any], Any]]:
+    """Emit the sums of pairs that the compiler knows to have one index, as in ``x * x``; list (index, partial, dropped).
+
+    Whether it knows is asked of LLVM at the end of its work (`llvm.is.constant`), so no comparison is left in the code.
+    """
+    asks = builder.module.declare_intrinsic("llvm.is.constant", [ir.IntType(1)])
+    found: list[tuple[Any, list[Any], Any]] = []
+    for index, floats in pairs:
+        dropped = None
+        for i, (other, sums, gone) in enumerate(found):
+            same = builder.icmp_unsigned("==", index, other)
+            same = builder.and_(builder.call(asks, [same]), same)
+            added = [builder.select(same, builder.fadd(a, b), a) for a, b in zip(sums, floats, strict=True)]
+            found[i] = other, added, gone
+            dropped = same if dropped is None else builder.or_(dropped, same)
+        found.append((index, floats, dropped))
+    return found
 
 
 def _room_for(context: Any, builder: Any, size: Any) -> Any:
