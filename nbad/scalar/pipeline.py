@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numba
-from numba.core import compiler, errors, ir, registry, typed_passes
+from numba.core import analysis, compiler, errors, ir, registry, typed_passes
 from numba.core import types as numba_types
 from numba.core.compiler_machinery import register_pass
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
@@ -357,17 +357,24 @@ def _seeds(state: Any) -> dict[str, Any]:
     """Return the types of the variables that are to have one pair: they are put on the tape where they are assigned.
 
     These are the variables of loops and branches, for otherwise the temporaries computed from them change their types while
-    types are inferred; members of containers, which must be of one type; and what is read more than once, because each
-    reader would take over all its pairs.
+    types are inferred; members of containers, which must be of one type; and what is read more than once, also in a
+    loop after it, because each reader would take over all its pairs.
     """
-    uses: dict[str, int] = {}
+    blocks = state.func_ir.blocks
+    around = {label: frozenset(h for h, loop in _loops(blocks) if label in loop.body) for label in blocks}
+    made: dict[str, frozenset[int]] = {}
+    reads: dict[str, list[frozenset[int]]] = {}
     folded: set[str] = set()
-    for block in state.func_ir.blocks.values():
+    for label, block in blocks.items():
         for statement in block.body:
             if isinstance(statement, ir.Del):
                 continue
-            for variable in statement.list_vars():
-                uses[variable.name] = uses.get(variable.name, 0) + 1
+            names = [variable.name for variable in statement.list_vars()]
+            if isinstance(statement, ir.Assign):
+                made[statement.target.name] = around[label]
+                names.remove(statement.target.name)
+            for name in names:
+                reads.setdefault(name, []).append(around[label])
             if isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Expr):
                 value = statement.value
                 if value.op == "phi":
@@ -378,12 +385,15 @@ def _seeds(state: Any) -> dict[str, Any]:
     for name, kind in state.typemap.items():
         if not isinstance(kind, Active) or name.startswith("arg."):
             continue
-        # A variable has one use more than readers: where it is assigned.
-        if (name in folded and kind.width < 2) or (
-            kind.width > 1 and (uses.get(name, 0) > 2 or name in folded)
-        ):
-            seeds[name] = Active(kind.base, min(1, max(kind.width, 1)))
+        readers = reads.get(name, [])
+        again = len(readers) > 1 or any(one - made.get(name, one) for one in readers)
+        if name in folded or (kind.width > 1 and again):
+            seeds[name] = Active(kind.base, 1)
     return seeds
+
+
+def _loops(blocks: dict[int, Any]) -> list[tuple[int, Any]]:
+    return list(analysis.compute_cfg_from_blocks(blocks).loops().items())
 
 
 class _Compiler(compiler.CompilerBase):  # type: ignore[misc]
