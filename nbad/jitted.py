@@ -20,6 +20,7 @@ from numba.core import errors, registry
 
 from nbad import tree
 from nbad.errors import InputTypeError, NoRuleError, where
+from nbad.kernels.hashing import fingerprint
 from nbad.methods import user_line
 from nbad.recorder import dtype_of
 from nbad.regions import RowsByOutputs, is_array, members, restored
@@ -43,7 +44,7 @@ _NUMBERS = (bool, int, float, complex, np.generic)
 class _Site(Opaque):
     """One call of a kernel: its arguments, but for the operands of the node, and what it returns."""
 
-    __slots__ = ("call", "constants", "looks", "outputs", "pending", "places", "recorded")
+    __slots__ = ("call", "constants", "latest", "looks", "outputs", "pending", "places", "recorded", "tapes")
 
     def __init__(self, call: Any, constants: list[Any], places: tuple[int, ...]) -> None:
         self.call = call
@@ -53,6 +54,9 @@ class _Site(Opaque):
         self.outputs: list[tuple[int, np.dtype[Any], tuple[int, ...]]] = []
         self.pending: list[Any] | None = None
         self.recorded: Any = None
+        #: In replays: what pulls ask for, and the tape that the forward wrote because of it.
+        self.tapes: tuple[int, ...] = ()
+        self.latest: tuple[Any, Any] | None = None
 
     def filled(self, operands: Leaves) -> list[Any]:
         """Return all leaves of the arguments."""
@@ -60,6 +64,29 @@ class _Site(Opaque):
         for place, value, (dtype, form) in zip(self.places, operands, self.looks, strict=True):
             leaves[place] = restored(value, dtype, form)
         return leaves
+
+    def tape_of(self, operands: Leaves, asked: tuple[int, ...]) -> Any:
+        """Return the tape of the forward for these operands, if it wrote one; from now on it does."""
+        if self.recorded is not None:
+            return self.recorded if set(asked) <= set(self.recorded.firsts) else None
+        latest, self.latest = self.latest, None
+        if latest is not None and set(asked) <= set(self.tapes) and latest[0] == _prints(operands):
+            return latest[1]
+        self.tapes = tuple(sorted({*self.tapes, *asked}))
+        return None
+
+    def replayed(self, operands: Leaves) -> list[Any]:
+        """Return the outputs for plain operands; leave a tape if pulls have used it so far."""
+        if self.latest is not None:
+            self.tapes, self.latest = (), None  # nobody pulled: the value alone is asked for
+        if self.tapes:
+            made = _recorded(self, operands, self.tapes, ())
+            self.latest = _prints(operands), made
+            result = tree.map_leaves(_value, _merged(made.outputs))
+        else:
+            result = _plain_result(self, operands)
+        leaves = tree.leaves(result)
+        return [_apart(leaves[i], operands) for i, _, _ in self.outputs]
 
     def differentiable(self, operand: int) -> bool:
         """Return whether an operand is of a dtype that has derivatives."""
@@ -107,8 +134,8 @@ class _Term(NamedTuple):
                 )
             return found
         asked = tuple(site.places[k] for k in self.wanted)
-        made = site.recorded if not tangents and site.recorded is not None else None
-        if made is None or not set(asked) <= set(made.firsts):
+        made = None if tangents else site.tape_of(values, asked)
+        if made is None:
             made = _recorded(site, values, asked, tangents)
         return self._pulled(made, asked, values, g)
 
@@ -170,6 +197,11 @@ class _Node(Opaque):
 
     def __init__(self, term: _Term) -> None:
         self.term = term
+
+
+def _prints(operands: Leaves) -> list[Any]:
+    """Return what tells operands from others."""
+    return [fingerprint(np.asarray(x)) for x in operands]
 
 
 class _Leaf:
@@ -239,10 +271,7 @@ def _values(term: _Term, xs: Leaves) -> list[Any]:
     if term.seeds is not None or term.moved:
         return term.run(xs)
     found, site.pending = site.pending, None
-    if found is None:
-        leaves = tree.leaves(_plain_result(site, xs))
-        found = [_apart(leaves[i], xs) for i, _, _ in site.outputs]
-    return found
+    return site.replayed(xs) if found is None else found
 
 
 def njit_xs(g: Any, k: int, xs: tuple[Any, ...], node: _Node) -> Any:

@@ -153,3 +153,25 @@ def test_entries_are_written_for_what_is_asked_for_only() -> None:
             nbad.grad(lambda x, weights: nbad.njit(filtered)(x, weights)[0], wrt)(X, weights)
         counts[wrt] = account.entries
     assert counts == {"x": 2 * X.size, "weights.shift": X.size}
+
+
+def test_a_replayed_gradient_runs_the_kernel_once() -> None:
+    """One run that writes the tape, and one sweep; the value alone writes none."""
+    calls = []
+    compiled = nbad.compile(lambda x: nbad.njit(rosenbrock)(2 * x))
+    for k in range(5):
+        x = X + 0.1 * k
+        with nbad.report() as account:
+            value, gradient = nbad.value_and_grad(compiled)(x)
+        calls.append(account.entries)
+        assert value == rosenbrock(2 * x)
+        np.testing.assert_allclose(gradient, nbad.grad(rosenbrock)(2 * x) * 2, rtol=1e-12)
+    with nbad.report() as account:
+        nbad.grad(rosenbrock)(2 * x)
+    assert calls[-1] == account.entries
+    for _ in range(2):
+        compiled(X)
+    with nbad.report() as account:
+        assert compiled(X + 1) == rosenbrock(2 * (X + 1))
+    assert account.entries == 0
+    np.testing.assert_allclose(nbad.grad(compiled)(X), nbad.grad(rosenbrock)(2 * X) * 2, rtol=1e-12)
