@@ -29,7 +29,7 @@ from nbad.scalar.types import (
 #: numba has no annotations.
 types: Any = numba_types
 
-__all__ = ["WIDEST"]
+__all__ = ["WIDEST", "typed"]
 
 WIDEST = 8
 """Most pairs of a number in registers; an operation whose result would have more puts its longest argument on the tape."""
@@ -134,8 +134,19 @@ def _partial(context: Any, builder: Any, formula: Any, kinds: Any, values: Any, 
     )
 
 
+def typed(function: Any) -> Any:
+    """Register a template for the types of a function: a decorator. numba's own takes no ufuncs of NumPy before 2.2."""
+
+    def register(template: Any) -> Any:
+        made = type(template.__name__, (template,), {"key": function})
+        infer_global(function, types.Function(made))
+        return template
+
+    return register
+
+
 def _register(function: Any, formulas: tuple[Any, ...]) -> None:
-    @infer_global(function)
+    @typed(function)
     class Typed(AbstractTemplate):  # type: ignore[misc]
         """Types a function with formulas."""
 
@@ -159,7 +170,7 @@ def _combinations(n: int) -> list[tuple[Any, ...]]:
 
 
 def _register_plain(function: Any) -> None:
-    @infer_global(function)
+    @typed(function)
     class Typed(AbstractTemplate):  # type: ignore[misc]
         """Types a function that looks at values only."""
 
