@@ -346,8 +346,8 @@ class Jitted:
         bound.apply_defaults()
         leaves: list[Any] = []
         names: dict[str, Any] = {}
-        text = ", ".join(_spelled(self.kernel, one, leaves, names) for one in bound.args)
-        call = Call(self.kernel, text, names)
+        arguments = tuple(_spelled(self.kernel, one, leaves, names) for one in bound.args)
+        call = Call(self.kernel, arguments, names)
         places = tuple(i for i, leaf in enumerate(leaves) if is_traced(leaf) or is_array(leaf))
         operands = [leaves[i] for i in places]
         site = _Site(call, [None if i in places else leaf for i, leaf in enumerate(leaves)], places)

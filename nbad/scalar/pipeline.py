@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 import threading
 import types as python_types
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +58,8 @@ class Derived(registry.CPUDispatcher):  # type: ignore[misc]
         Number of directions in which numbers have tangents.
     written : set of int
         Positions of the array parameters that active numbers are written into.
+    entries : dict
+        Its entry points.
     serial : bool
         It was to run in parallel, and does not.
     """
@@ -71,6 +72,7 @@ class Derived(registry.CPUDispatcher):  # type: ignore[misc]
         self.original = original
         self.depth = depth
         self.written: set[int] = set()
+        self.entries: dict[Any, Any] = {}
         activate(depth)  # numba looks for new overloads before it compiles, not meanwhile
         self.serial = bool(original.targetoptions.get("parallel"))
 
@@ -101,15 +103,21 @@ class Derived(registry.CPUDispatcher):  # type: ignore[misc]
         return super().get_overload(sig)
 
 
-_derived: weakref.WeakKeyDictionary[Any, dict[int, Derived]] = weakref.WeakKeyDictionary()
+_lock = threading.RLock()
 
 
 def derived(original: Any, depth: int) -> Derived:
-    """Return the dispatcher derived from a user's; one for each depth."""
-    made = _derived.setdefault(original, {})
-    if depth not in made:
-        made[depth] = Derived(original, depth)
-    return made[depth]
+    """Return the dispatcher derived from a user's; one for each depth, until that one is recompiled."""
+    first = next(iter(tuple(original.overloads.values())), None)
+    with _lock:
+        seen, made = vars(original).get("_nbad_derived", (None, {}))
+        if seen is not None and seen is not first:
+            made = {}
+        vars(original)["_nbad_derived"] = first, made
+        if depth not in made:
+            made[depth] = Derived(original, depth)
+        found: Derived = made[depth]
+        return found
 
 
 def _compiling() -> list[Derived]:

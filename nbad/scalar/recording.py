@@ -6,15 +6,16 @@ function written out for the containers of its arguments; it takes leaves.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numba.core import errors
 
 from nbad.scalar import operations  # noqa: F401 (its types and rules)
+from nbad.scalar.caching import Entry, WritesMore, cache_of
 from nbad.scalar.entries import begin, position
 from nbad.scalar.lifting import lift, split
 from nbad.scalar.pipeline import Derived, derived
@@ -27,11 +28,23 @@ ROOM = 1 << 40
 
 
 class Call(NamedTuple):
-    """How a kernel is called: the text of its arguments, in which ``{k}`` is leaf k, and the names in it."""
+    """How a kernel is called: the text of each argument, in which ``{k}`` is leaf k, and the names in them."""
 
     kernel: Any
-    text: str
+    arguments: tuple[str, ...]
     names: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """All arguments."""
+        return ", ".join(self.arguments)
+
+    def leaves_of(self, argument: int) -> list[int]:
+        """Return the leaves of an argument."""
+        return [int(k) for k in re.findall(r"\{(\d+)\}", self.arguments[argument])]
+
+
+_lock = threading.Lock()
 
 
 class Recorded(NamedTuple):
@@ -76,34 +89,31 @@ class Recorded(NamedTuple):
         return found
 
 
-_entries: dict[Any, Any] = {}
-_lock = threading.Lock()
-
-
 def _entry(
+    function: Derived,
     call: Call,
     count: int,
     asked: tuple[int, ...],
     moved: tuple[int, ...],
-    depth: int,
     written: tuple[int, ...],
 ) -> Any:
     """Return the entry point for leaves that are asked for, leaves that have tangents, and leaves that are written."""
-    key = (call.kernel, call.text, tuple(call.names.items()), count, asked, moved, depth, written)
+    key = (call.text, tuple(call.names.items()), count, asked, moved, written)
     with _lock:
-        if key not in _entries:
-            _entries[key] = _made(call, count, asked, moved, depth, written)
-        return _entries[key]
+        if key not in function.entries:
+            function.entries[key] = _made(function, call, count, asked, moved, written)
+        return function.entries[key]
 
 
 def _made(
+    function: Derived,
     call: Call,
     count: int,
     asked: tuple[int, ...],
     moved: tuple[int, ...],
-    depth: int,
     written: tuple[int, ...],
 ) -> Any:
+    depth = function.depth
     active = sorted({*asked, *moved, *written})
     leaves = [f"x{k}" for k in range(count)]
     tangents = [f"t{k}_{d}" for k in active for d in range(depth)]
@@ -118,11 +128,12 @@ def _made(
     lines.append("    outputs = split(result)")
     lines.append("    return outputs, position()")
     space = {
-        "begin": begin, "lift": lift, "split": split, "position": position, "kernel": derived(call.kernel, depth),
+        "begin": begin, "lift": lift, "split": split, "position": position, "kernel": function,
         **call.names,
     }  # fmt: skip
     exec("\n".join(lines), space)
-    return numba.njit(space["entry"])
+    key = (call.text, tuple(call.names.items()), count, asked, moved, depth)
+    return Entry(space["entry"], cache_of(call.kernel, key, count, written))
 
 
 def record(
@@ -154,9 +165,9 @@ def record(
     starts = dict(zip(asked, (1 + np.cumsum([0, *sizes[:-1]])).tolist(), strict=True)) if asked else {}
     inputs = sum(sizes)
     while True:
-        written = tuple(sorted(_written_leaves(call, function) - {*asked, *moved}))
+        written = tuple(sorted(_written_leaves(call, function, leaves) - {*asked, *moved}))
         active = sorted({*asked, *moved, *written})
-        entry = _entry(call, len(leaves), asked, moved, depth, written)
+        entry = _entry(function, call, len(leaves), asked, moved, written)
         firsts = tuple(starts.get(k, 0) for k in active)
         tangents = []
         for k in active:
@@ -172,19 +183,19 @@ def record(
         tape = Tape(inputs)
         try:
             outputs, end = entry(tape.first, ROOM, inputs, firsts or (0,), *leaves, *tangents)
+        except WritesMore as more:
+            arguments = range(len(call.arguments))
+            function.written |= {i for i in arguments if more.written & set(call.leaves_of(i))}
+            continue
         except errors.TypingError:
-            if _written_leaves(call, function) - set(active):
+            if _written_leaves(call, function, leaves) - set(active):
                 continue
             raise
         tape.finish(end)
         return Recorded(outputs, tape, starts, 1 << depth)
 
 
-def _written_leaves(call: Call, function: Derived) -> set[int]:
-    """Return the leaves that are whole arguments into which the kernel writes active numbers."""
-    parts = [part.strip() for part in call.text.split(", ")]
-    return {
-        int(parts[k][1:-1])
-        for k in function.written
-        if k < len(parts) and parts[k][1:-1].isdigit() and parts[k][0] == "{"
-    }
+def _written_leaves(call: Call, function: Derived, leaves: Sequence[Any]) -> set[int]:
+    """Return the leaves that are arrays into which the kernel may write active numbers."""
+    found = {k for argument in tuple(function.written) for k in call.leaves_of(argument)}
+    return {k for k in found if isinstance(leaves[k], np.ndarray) and leaves[k].dtype.kind == "f"}
