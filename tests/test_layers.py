@@ -130,6 +130,7 @@ ORDER = [
     "scalar.operations",
     "scalar.lifting",
     "scalar.pipeline",
+    "scalar.caching",
     "scalar.sweeping",
     "scalar.recording",
     "jitted",

@@ -19,18 +19,21 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import bytecode, caching, config, registry
-from numba.core import types as numba_types
+from numba.core import types as all_types
 from numba.core.compiler_lock import global_compiler_lock
 
 from nbad._jit import SCALAR_HASH, _KeyedCacheFile
 
 __all__ = ["Entry", "WritesMore", "cache_of", "fingerprint"]
 
+#: numba has no annotations.
+numba_types: Any = all_types
+
 #: What these packages hold is known by its name and by their versions.
 _KNOWN = frozenset({"builtins", "math", "cmath", "_operator", "numpy", "numba", "nbad", "rocket_fft"})
 _NUMBERS = (bool, int, float, complex, str, bytes, type(None), type(...))
 #: Types of leaves whose text says all about them.
-_PLAIN: Any = (
+_PLAIN = (
     numba_types.Array, numba_types.Number, numba_types.Boolean, numba_types.UnicodeType, numba_types.NoneType,
 )  # fmt: skip
 
@@ -121,12 +124,16 @@ class _Walk:
         elif callable(value) and _name(value) and _package(value) in _KNOWN:
             self.text("known", _package(value), getattr(value, "__module__", ""), _name(value))
         elif isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
-            if value.__module__ == "__main__" or getattr(sys.modules.get(value.__module__), value.__name__, 0) is not value:
-                raise _Unknown  # it would come back from the disk as another class
-            self.text("named tuple", value.__module__, value.__qualname__, value._fields)
-            self.value(tuple(sorted(value._field_defaults.items())))
+            self._named_tuple(value)
         else:
             raise _Unknown
+
+    def _named_tuple(self, value: Any) -> None:
+        module = sys.modules.get(value.__module__)
+        if value.__module__ == "__main__" or getattr(module, value.__name__, None) is not value:
+            raise _Unknown  # it would come back from the disk as another class
+        self.text("named tuple", value.__module__, value.__qualname__, value._fields)
+        self.value(tuple(sorted(value._field_defaults.items())))
 
     def _code(self, code: types.CodeType) -> None:
         self.text(code.co_code, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
@@ -234,9 +241,13 @@ class _EntryCache(caching._Cache):  # type: ignore[misc]
             given = sig[4 : 4 + self._count]
             mark = fingerprint(self._kernel, self._key) if all(isinstance(t, _PLAIN) for t in given) else None
             machine = str(codegen.magic_tuple())
-            self._keys[sig] = mark and (
-                ("written", mark, str(given), machine),
-                ("code", mark, str(sig), machine, self._written),
+            self._keys[sig] = (
+                None
+                if mark is None
+                else (
+                    ("written", mark, str(given), machine),
+                    ("code", mark, str(sig), machine, self._written),
+                )
             )
         return self._keys[sig]
 

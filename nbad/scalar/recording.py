@@ -128,7 +128,7 @@ def _made(
     lines.append("    outputs = split(result)")
     lines.append("    return outputs, position()")
     space = {
-        "begin": begin, "lift": lift, "split": split, "position": position, "kernel": function,
+        "__name__": __name__, "begin": begin, "lift": lift, "split": split, "position": position, "kernel": function,
         **call.names,
     }  # fmt: skip
     exec("\n".join(lines), space)
