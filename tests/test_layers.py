@@ -129,6 +129,7 @@ ORDER = [
     "scalar.formulas",
     "scalar.operations",
     "scalar.lifting",
+    "scalar.origins",
     "scalar.pipeline",
     "scalar.caching",
     "scalar.sweeping",

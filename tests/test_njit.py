@@ -175,3 +175,61 @@ def test_a_replayed_gradient_runs_the_kernel_once() -> None:
         assert compiled(X + 1) == rosenbrock(2 * (X + 1))
     assert account.entries == 0
     np.testing.assert_allclose(nbad.grad(compiled)(X), nbad.grad(rosenbrock)(2 * X) * 2, rtol=1e-12)
+
+
+@numba.njit
+def tail(a):
+    return a[1:]
+
+
+@numba.njit
+def two(n):
+    return np.zeros(n), np.ones(n)
+
+
+@numba.njit
+def either(a, first):
+    if first:
+        return a
+    return np.zeros(3)
+
+
+@numba.njit
+def everywhere(x):
+    y = np.zeros(4)
+    tail(y)[0] = x[0] * x[1]
+    a, b = two(3)
+    b[0] = y[1]
+    a[1] += b[0]
+    grid = np.zeros((2, 2))
+    for row in grid:
+        row[0] = x[0] * (x[0] + x[1])
+    arrays = [np.zeros(2), np.zeros(2)]
+    arrays[1][0] = x[1]
+    part = y
+    for i in range(2):
+        part = y[i + 2 :]
+        part[0] = x[i] * (x[0] + x[1])
+    fill(x=x, w=grid[:, 0], out=part)
+    return y[1] * (x[0] + x[1]) + a[1] * b[0] + b[1] + grid[0, 0] * grid[1, 0] * arrays[1][0] + y[2] * y[3]
+
+
+@numba.njit
+def ambiguous(x):
+    y = np.zeros(3)
+    u = either(y, x[0] > 5)
+    u[0] = x[0]
+    return y[0] + u[0]
+
+
+def test_writes_reach_the_array_that_a_view_is_of() -> None:
+    x = np.array([1.5, 2.0])
+    value, gradient = nbad.value_and_grad(everywhere)(x)
+    assert value == everywhere(x)
+    np.testing.assert_allclose(gradient, difference(everywhere, (x,), 0), rtol=1e-6)
+
+
+def test_an_array_that_may_be_a_view_or_new_is_refused() -> None:
+    with pytest.raises(nbad.NoRuleError, match="either returned") as caught:
+        nbad.grad(ambiguous)(np.ones(3))
+    assert "u = either(y, x[0] > 5)" in str(caught.value)

@@ -235,7 +235,7 @@ def _lift_overload(value: Any, directions: Any, first: Any) -> Any:
 
 @functools.cache
 def activate(depth: int) -> Any:
-    """Return a function that makes an array of floats active, and leaves everything else as it is."""
+    """Return a function that makes an array of floats active, also within tuples, and leaves everything else as it is."""
 
     def activated(value: Any) -> Any:
         """Return an active array of constants."""
@@ -251,12 +251,25 @@ def activate(depth: int) -> Any:
                 return made
 
             return convert
+        if isinstance(value, types.UniTuple | types.Tuple) and len(value) == 1:
+
+            def convert_last(value: Any) -> Any:
+                return (activated(value[0]),)
+
+            return convert_last
+        if isinstance(value, types.UniTuple | types.Tuple) and len(value) > 1:
+
+            def convert_tuple(value: Any) -> Any:
+                return (activated(value[0]),) + activated(value[1:])
+
+            return convert_tuple
 
         def same(value: Any) -> Any:
             return value
 
         return same
 
+    activated.activates = True  # type: ignore[attr-defined]  # for `nbad.scalar.origins`
     return activated
 
 

@@ -7,10 +7,9 @@ an array into which active numbers are written holds active numbers from the sta
 
 from __future__ import annotations
 
+import inspect
 import operator
 import threading
-import types as python_types
-from collections.abc import Iterator
 from typing import Any
 
 import numba
@@ -20,6 +19,7 @@ from numba.core.compiler_machinery import register_pass
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from nbad.scalar.lifting import activate
+from nbad.scalar.origins import Origins
 from nbad.scalar.types import Active, is_active
 
 #: numba has no annotations.
@@ -54,6 +54,8 @@ class Derived(registry.CPUDispatcher):  # type: ignore[misc]
     ----------
     original : Dispatcher
         The user's.
+    parameters : list of str
+        Names of its parameters.
     depth : int
         Number of directions in which numbers have tangents.
     written : set of int
@@ -71,6 +73,7 @@ class Derived(registry.CPUDispatcher):  # type: ignore[misc]
         super().__init__(original.py_func, targetoptions=options, pipeline_class=_Compiler)
         self.original = original
         self.depth = depth
+        self.parameters = list(inspect.signature(original.py_func).parameters)
         self.written: set[int] = set()
         self.entries: dict[Any, Any] = {}
         activate(depth)  # numba looks for new overloads before it compiles, not meanwhile
@@ -127,107 +130,6 @@ def _compiling() -> list[Derived]:
     return found
 
 
-class _Function:
-    """The IR of a function: where variables come from."""
-
-    def __init__(self, blocks: dict[int, Any]) -> None:
-        self.blocks = blocks
-        self.definitions: dict[str, list[Any]] = {}
-        for statement in self.assignments():
-            self.definitions.setdefault(statement.target.name, []).append(statement)
-
-    def assignments(self) -> Iterator[Any]:
-        """Iterate over all assignments."""
-        for block in self.blocks.values():
-            yield from block.find_insts(ir.Assign)
-
-    def constant(self, name: str) -> Any:
-        """Return the global, or the attribute of a global module, that a variable is; None if it is something else."""
-        found = self.definitions.get(name, ())
-        if len(found) != 1:
-            return None
-        value = found[0].value
-        if isinstance(value, (ir.Global, ir.FreeVar)):
-            return value.value
-        if isinstance(value, ir.Var):
-            return self.constant(value.name)
-        if isinstance(value, ir.Expr) and value.op == "getattr":
-            module = self.constant(value.value.name)
-            if isinstance(module, python_types.ModuleType):
-                return getattr(module, value.attr, None)
-        return None
-
-    def roots(self, name: str, seen: set[str]) -> Iterator[Any]:
-        """Iterate over the assignments that made the arrays whose memory a variable may be."""
-        if name in seen:
-            return
-        seen.add(name)
-        for statement in self.definitions.get(name, ()):
-            value = statement.value
-            if isinstance(value, ir.Var):
-                yield from self.roots(value.name, seen)
-            elif isinstance(value, ir.Expr) and value.op == "phi":
-                for one in value.incoming_values:
-                    if isinstance(one, ir.Var):
-                        yield from self.roots(one.name, seen)
-            elif isinstance(value, ir.Expr) and value.op in (
-                "getitem",
-                "static_getitem",
-                "exhaust_iter",
-                "cast",
-            ):
-                yield from self._element_roots(value, seen)
-            elif isinstance(value, ir.Expr) and value.op == "inplace_binop":
-                yield from self.roots(value.lhs.name, seen)
-            elif isinstance(value, ir.Expr) and value.op == "getattr":
-                yield from self.roots(value.value.name, seen)
-            elif (
-                isinstance(value, ir.Expr)
-                and value.op == "call"
-                and (view := self._viewed(value)) is not None
-            ):
-                yield from self.roots(view, seen)
-            else:
-                yield statement
-
-    def _element_roots(self, value: Any, seen: set[str]) -> Iterator[Any]:
-        """Iterate over the roots of an element: of one member of a tuple, or of the array that it is a part of."""
-        whole = value.value.name
-        if value.op == "static_getitem" and isinstance(value.index, int):
-            for statement in self.definitions.get(whole, ()):
-                made = statement.value
-                if isinstance(made, ir.Expr) and made.op == "exhaust_iter":
-                    inner = ir.Expr.static_getitem(made.value, value.index, None, made.loc)
-                    yield from self._element_roots(inner, seen)
-                elif isinstance(made, ir.Expr) and made.op == "build_tuple":
-                    yield from self.roots(made.items[value.index].name, seen)
-                else:
-                    yield from self.roots(whole, seen)
-            return
-        yield from self.roots(whole, seen)
-
-    def _viewed(self, call: Any) -> str | None:
-        """Return the array of which a method returns a view."""
-        for statement in self.definitions.get(call.func.name, ()):
-            value = statement.value
-            if (
-                isinstance(value, ir.Expr)
-                and value.op == "getattr"
-                and value.attr in ("reshape", "ravel", "transpose", "view")
-            ):
-                name: str = value.value.name
-                return name
-        function = self.constant(call.func.name)
-        if (
-            getattr(function, "__name__", "")
-            in ("ravel", "transpose", "reshape", "atleast_1d", "atleast_2d", "asarray")
-            and call.args
-        ):
-            name = call.args[0].name
-            return name
-        return None
-
-
 @infer_global(operator.setitem)
 class _PlainSetItem(AbstractTemplate):  # type: ignore[misc]
     """Types the writing of active numbers into a plain array, which the pass below then removes."""
@@ -249,7 +151,7 @@ class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
         """Type one function."""
         me = _compiling()[-1]
         blocks = state.func_ir.blocks
-        _derive_globals(_Function(blocks), me.depth)
+        _derive_globals(Origins(blocks), me.depth)
         declared = state.return_type
         for _ in range(_ROUNDS):
             state.return_type = declared
@@ -273,7 +175,7 @@ class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
 
     def _activate_written(self, state: Any, me: Derived) -> bool:
         """Make the arrays active that helpers write active numbers into; return whether there are new ones."""
-        function = _Function(state.func_ir.blocks)
+        function = Origins(state.func_ir.blocks)
         grown = False
         for statement in list(function.assignments()):
             call = statement.value
@@ -281,13 +183,17 @@ class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
                 continue
             helper = function.constant(call.func.name)
             for k in sorted(helper.written) if isinstance(helper, Derived) else ():
-                if k < len(call.args):
-                    grown |= self._activate(state, me, call.args[k].name)
+                given = [
+                    *call.args,
+                    *(dict(call.kws).get(name) for name in helper.parameters[len(call.args) :]),
+                ]
+                if k < len(given) and given[k] is not None:
+                    grown |= self._activate(state, me, given[k].name)
         return grown
 
     def _activate(self, state: Any, me: Derived, name: str) -> bool:
         """Make the arrays active whose memory a variable is; return whether one was not."""
-        function = _Function(state.func_ir.blocks)
+        function = Origins(state.func_ir.blocks)
         grown = False
         for statement in function.roots(name, set()):
             if isinstance(statement.value, ir.Arg):
@@ -301,7 +207,7 @@ class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
         return grown
 
 
-def _derive_globals(function: _Function, depth: int) -> None:
+def _derive_globals(function: Origins, depth: int) -> None:
     """Let a function call derived helpers."""
     for statement in list(function.assignments()):
         found = function.constant(statement.target.name)
@@ -309,7 +215,7 @@ def _derive_globals(function: _Function, depth: int) -> None:
             statement.value = ir.Global(found.py_func.__name__, derived(found, depth), statement.loc)
 
 
-def _wrap(function: _Function, func_ir: Any, statement: Any, wrapper: Any) -> bool:
+def _wrap(function: Origins, func_ir: Any, statement: Any, wrapper: Any) -> bool:
     """Pass what is assigned through a function; return False if it is already."""
     value = statement.value
     if isinstance(value, ir.Expr) and value.op == "call" and function.constant(value.func.name) is wrapper:
