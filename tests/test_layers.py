@@ -35,6 +35,8 @@ ORDER = [
     "kernels.forward",
     "kernels.pieces",
     "kernels.lengths",
+    "kernels.codelets",
+    "kernels.ways",
     "kernels.long_lines",
     "kernels.long_transforms",
     "kernels.fft",

@@ -16,6 +16,7 @@ import numpy as np
 from nbad.kernels import long_lines, memory
 from nbad.kernels.lengths import halves, padded
 from nbad.kernels.long_lines import SHORTEST
+from nbad.kernels.ways import Ways, ways
 
 __all__ = ["Box", "box", "element", "extents", "group_of", "rows_for"]
 
@@ -55,6 +56,8 @@ class Box:
     """Scale of the inverse transform."""
     long: long_lines.Split | None
     """How the first axis, or the only one, is split where it is long."""
+    ways: Ways
+    """How the kept axes are transformed."""
 
     def kept(self, values: Sequence[int]) -> Extents:
         """Return the values of the axes that are kept."""
@@ -103,18 +106,18 @@ def box(lengths: Extents, real: bool, itemsize: int) -> Box:
     q = (*n[:-1], n[-1] // 2 + 1) if real else n
     bins = math.prod(q)
     factor = 1.0 / math.prod(n)
+    how = ways(n, real, itemsize, factor)
     if len(n) == 1:
         long = _split(n[0], real, itemsize, 1) if bins * itemsize >= LONG else None
         bins = bins if long is None else long.q1 * long.n2
-        return Box(keep, n, period, q, bins, max(1, BLOCK // (bins * itemsize)), factor, long)
+        return Box(keep, n, period, q, bins, max(1, BLOCK // (bins * itemsize)), factor, long, how)
     columns = bins // n[0]
     # Whole cache lines, of the rows as of the block.
     line = 64 // itemsize
     width = min(columns, max(line, BLOCK // (n[0] * itemsize) // line * line))
     tall = columns <= SLENDER and n[0] * min(line, columns) * itemsize >= TALL
-    return Box(
-        keep, n, period, q, bins, width, factor, _split(n[0], False, itemsize, columns) if tall else None
-    )
+    long = _split(n[0], False, itemsize, columns) if tall else None
+    return Box(keep, n, period, q, bins, width, factor, long, how)
 
 
 def _split(n: int, real: bool, itemsize: int, inner: int) -> long_lines.Split | None:

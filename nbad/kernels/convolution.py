@@ -79,7 +79,10 @@ def _pass_a(x: Array, start: Sequence[int], box: Box, real: bool, dtype: Any) ->
     def task(lo: int, hi: int) -> int:
         work, pad = pieces.scratch(middle, dtype), pieces.scratch(last, x.dtype)
         spare = pieces.scratch(middle, dtype) if padded else work
-        return passes.slabs_to_rows(slabs, rows, m, n, q, s, group, work, spare, pad, lo, hi)
+        room = pieces.scratch(box.ways.spare, dtype)
+        return passes.slabs_to_rows(
+            slabs, rows, m, n, q, s, box.ways.rows, group, work, spare, pad, room, lo, hi
+        )
 
     pieces.run(task, -(-slabs.shape[0] // group), x.nbytes + rows.nbytes)
     return rows
@@ -96,16 +99,19 @@ def _pass_c(rows: Array, shape: Extents, start: Sequence[int], turns: Extents, b
 
     def task(lo: int, hi: int) -> int:
         work, pad = pieces.scratch(middle, rows.dtype), pieces.scratch(last, y.dtype)
-        return passes.rows_to_slabs(rows, slabs, p, n, q, o, t, box.factor, group, work, pad, lo, hi)
+        room = pieces.scratch(box.ways.spare, rows.dtype)
+        return passes.rows_to_slabs(
+            rows, slabs, p, n, q, o, t, box.factor, box.ways.rows, group, work, pad, room, lo, hi
+        )
 
     pieces.run(task, -(-slabs.shape[0] // group), y.nbytes + rows.nbytes)
     return y
 
 
-def _line_buffers(box: Box, dtype: Any, real: bool, padded: bool) -> tuple[Array, Array]:
-    """Return buffers for one group of lines: spectra, shape (g * q,), and data, shape (g * n or 0,)."""
+def _line_buffers(box: Box, dtype: Any, real: bool, padded: bool) -> tuple[Array, Array, Array]:
+    """Return buffers for one group of lines: spectra, shape (g * q,), data, shape (g * n or 0,), and room."""
     pad = pieces.scratch(box.width * box.n[0] if padded else 0, element(dtype, real))
-    return pieces.scratch(box.width * box.bins, dtype), pad
+    return pieces.scratch(box.width * box.bins, dtype), pad, pieces.scratch(box.ways.spare, dtype)
 
 
 def _long_forward(x: Array, start: int, box: Box) -> Array:
@@ -163,18 +169,20 @@ def spectrum(
         bins = long_lines.spectrum(_long_forward(x, offsets[0], box), box.long)
         return bins.reshape(*batch, box.bins)
     bins = memory.empty((x.shape[0], box.bins), dtype)
+    way = box.ways.rows[0]
     if len(box.n) == 1:
 
         def lines(lo: int, hi: int) -> int:
-            _, pad = _line_buffers(box, dtype, real, x.shape[1:] != box.n)
-            return passes.lines_spectrum(x, bins, box.n[0], offsets[0], box.width, pad, lo, hi)
+            _, pad, room = _line_buffers(box, dtype, real, x.shape[1:] != box.n)
+            return passes.lines_spectrum(x, bins, box.n[0], offsets[0], box.width, way, pad, room, lo, hi)
 
         pieces.run(lines, -(-x.shape[0] // box.width), x.nbytes + bins.nbytes)
     else:
         n0, s0 = box.n[0], offsets[0]
 
         def blocks(lo: int, hi: int) -> int:
-            return passes.blocks_forward(x, bins, n0, s0, box.width, lo, hi)
+            room = pieces.scratch(box.ways.spare, dtype)
+            return passes.blocks_forward(x, bins, n0, s0, box.width, way, room, lo, hi)
 
         pieces.run(blocks, x.shape[0] * box.blocks, x.nbytes + bins.nbytes)
     return bins.reshape(*batch, box.bins)
@@ -250,6 +258,7 @@ def filter(
     which = np.ascontiguousarray(_indices(h_hat.shape[:-1], batch)).reshape(-1)
     count = data.shape[0]
     kept = memory.empty((count if keep_spectrum else 0, box.bins), dtype)
+    way = box.ways.rows[0]
     if len(box.n) > 1 and not isinstance(x, Entered):
         data = _pass_a(data, s, box, real, dtype)
     if box.long is not None:
@@ -261,10 +270,10 @@ def filter(
         y = memory.empty((count, *p), data.dtype)
 
         def lines(lo: int, hi: int) -> int:
-            work, pad = _line_buffers(box, dtype, real, data.shape[1:] != box.n or p != box.n)
+            work, pad, room = _line_buffers(box, dtype, real, data.shape[1:] != box.n or p != box.n)
             return passes.lines_filter(
                 data, kernels, which, kept, y, n, s[0], o[0], turns[0], box.width, conj, box.factor,
-                work, pad, lo, hi,
+                way, work, pad, room, lo, hi,
             )  # fmt: skip
 
         pieces.run(lines, -(-count // box.width), data.nbytes + y.nbytes)
@@ -273,10 +282,10 @@ def filter(
         out = data if p[0] == data.shape[1] else rows_for(count, p[0], box, dtype)
 
         def blocks(lo: int, hi: int) -> int:
-            work = pieces.scratch(n0 * box.width, dtype)
+            work, room = pieces.scratch(n0 * box.width, dtype), pieces.scratch(box.ways.spare, dtype)
             return passes.blocks_filter(
-                data, kernels, which, kept, out, n0, s[0], o[0], turns[0], box.width, conj, work, lo, hi
-            )
+                data, kernels, which, kept, out, n0, s[0], o[0], turns[0], box.width, conj, way, work, room, lo, hi
+            )  # fmt: skip
 
         pieces.run(blocks, count * box.blocks, data.nbytes + out.nbytes)
         y = out if leave else _pass_c(out, p, o, turns, box, real)
@@ -391,6 +400,7 @@ def _product(
         pieces.contiguous(spec.astype(dtype, copy=False)).reshape(-1, box.bins) for spec in (a_hat, b_hat)
     )
     o, p, turns = box.kept(out_start), box.kept(out_shape), box.turns(conj)
+    way = box.ways.rows[0]
     if box.long is not None:
         rows = long_lines.product(a, b, ia, ib, conj, box.long)
         y = out = _long_back(rows, p, o, turns, box, real, leave)
@@ -398,10 +408,10 @@ def _product(
         y = memory.empty((count, *p), element(dtype, real))
 
         def lines(lo: int, hi: int) -> int:
-            work, pad = _line_buffers(box, dtype, real, p != box.n)
+            work, pad, room = _line_buffers(box, dtype, real, p != box.n)
             return passes.lines_product(
-                a, b, ia, ib, y, box.n[0], o[0], turns[0], box.width, conj, box.factor, work, pad, lo, hi
-            )
+                a, b, ia, ib, y, box.n[0], o[0], turns[0], box.width, conj, box.factor, way, work, pad, room, lo, hi
+            )  # fmt: skip
 
         pieces.run(lines, -(-count // box.width), y.nbytes * (1 + ia.shape[1]))
     else:
@@ -409,8 +419,10 @@ def _product(
         out = rows_for(count, p[0], box, dtype)
 
         def blocks(lo: int, hi: int) -> int:
-            work = pieces.scratch(n0 * box.width, dtype)
-            return passes.blocks_product(a, b, ia, ib, out, n0, o[0], turns[0], box.width, conj, work, lo, hi)
+            work, room = pieces.scratch(n0 * box.width, dtype), pieces.scratch(box.ways.spare, dtype)
+            return passes.blocks_product(
+                a, b, ia, ib, out, n0, o[0], turns[0], box.width, conj, way, work, room, lo, hi
+            )
 
         pieces.run(blocks, count * box.blocks, out.nbytes * (1 + ia.shape[1]))
         y = out if leave else _pass_c(out, p, o, turns, box, real)

@@ -16,7 +16,7 @@ import numpy as np
 
 from nbad._jit import jit
 from nbad.kernels.block import call_kernel
-from nbad.kernels.pieces import lines, transform
+from nbad.kernels.ways import along, columns
 
 __all__ = [
     "blocks_filter",
@@ -112,14 +112,15 @@ def _sum_products(
 
 @jit
 def slabs_to_rows(
-    x: Array, rows: Array, m: Array, n: Array, q: Array, s: Array, group: int,
-    work: Array, spare: Array, pad: Array, lo: int, hi: int,
+    x: Array, rows: Array, m: Array, n: Array, q: Array, s: Array, ways: Array, group: int,
+    work: Array, spare: Array, pad: Array, room: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
     """Pass (a): slabs x, shape (b * m0, p), over all axes but the first, into rows, shape (b, m0, stride).
 
-    m, n, q, s, shape (d,): sizes of x, lengths, lengths of the half spectrum, offsets. A chunk is a group of
-    slabs. Buffers for one: work and spare hold spectra if a middle axis is padded or the group is more than one
-    slab (else the row itself serves), pad the data if the last axis is padded.
+    m, n, q, s, shape (d,): sizes of x, lengths, lengths of the half spectrum, offsets; ways, shape (d, .), says how the
+    axes are transformed. A chunk is a group of slabs. Buffers for one: work and spare hold spectra if a middle axis is
+    padded or the group is more than one slab (else the row itself serves), pad the data if the last axis is padded, and
+    room is for the ways.
     """
     d, p = m.shape[0], x.shape[1]
     flat = x.reshape(x.size)
@@ -136,10 +137,10 @@ def slabs_to_rows(
         if work.shape[0] == 0:
             here = row
         if m[d - 1] == n[d - 1]:
-            lines(source, here, outer, n[d - 1], inner, ONE, FORWARD, 1.0)
+            along(source, here, outer, n[d - 1], inner, ONE, FORWARD, 1.0, ways[d - 1], room)
         else:
             _place(source, pad, outer, m[d - 1], n[d - 1], ONE, s[d - 1])
-            lines(pad, here, outer, n[d - 1], inner, ONE, FORWARD, 1.0)
+            along(pad, here, outer, n[d - 1], inner, ONE, FORWARD, 1.0, ways[d - 1], room)
         for k in range(d - 2, 0, -1):
             outer //= m[k]
             if m[k] != n[k]:
@@ -148,7 +149,7 @@ def slabs_to_rows(
             target = here
             if k == 1 and group == 1:
                 target = row
-            lines(here, target, outer, n[k], n[k], inner, FORWARD, 1.0)
+            along(here, target, outer, n[k], n[k], inner, FORWARD, 1.0, ways[k], room)
             inner *= n[k]
         if group > 1:
             for g in range(size):
@@ -159,8 +160,8 @@ def slabs_to_rows(
 
 @jit
 def rows_to_slabs(
-    rows: Array, y: Array, p: Array, n: Array, q: Array, o: Array, t: Array, factor: float, group: int,
-    work: Array, pad: Array, lo: int, hi: int,
+    rows: Array, y: Array, p: Array, n: Array, q: Array, o: Array, t: Array, factor: float, ways: Array, group: int,
+    work: Array, pad: Array, room: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
     """Pass (c): rows, shape (b, p0, stride), back over all axes but the first into y, shape (b * p0, .).
 
@@ -185,15 +186,15 @@ def rows_to_slabs(
         outer, inner = ONE * size, columns
         for k in range(1, d - 1):
             inner //= n[k]
-            lines(here, here, outer, n[k], n[k], inner, BACK, 1.0)
+            along(here, here, outer, n[k], n[k], inner, BACK, 1.0, ways[k], room)
             if p[k] != n[k]:
                 _cut(here, here, outer, n[k], p[k], inner, o[k], t[k])
             outer *= p[k]
         target = result[start * size_out : (start + size) * size_out]
         if crop == last:
-            lines(here, target, outer, q[d - 1], last, ONE, BACK, factor)
+            along(here, target, outer, q[d - 1], last, ONE, BACK, factor, ways[d - 1], room)
         else:
-            lines(here, pad, outer, q[d - 1], last, ONE, BACK, factor)
+            along(here, pad, outer, q[d - 1], last, ONE, BACK, factor, ways[d - 1], room)
             _cut(pad, target, outer, last, crop, ONE, o[d - 1], t[d - 1])
     return 1
 
@@ -201,7 +202,8 @@ def rows_to_slabs(
 @jit
 def through(
     rows: Array, target: Array, y: Array, g: Array, p: Array, n: Array, q: Array, o: Array, t: Array, factor: float,
-    n2: Array, q2: Array, s: Array, group: int, back: Array, forth: Array, spare: Array, pad: Array,
+    ways: Array, n2: Array, q2: Array, s: Array, ways2: Array, group: int,
+    back: Array, forth: Array, spare: Array, pad: Array, room: Array,
     work: int, frame: int, number: int, parts: int, scratch: int, addresses: Array, at_y: int, at_g: int,
     lo: int, hi: int,
 ) -> int:  # fmt: skip
@@ -218,137 +220,148 @@ def through(
         stop = min(start + group, count)
         some = stop - start
         source = rows[start:stop].reshape((1, some, rows.shape[1]))
-        if rows_to_slabs(source, y[:some], p, n, q, o, t, factor, group, back, pad, ZERO, ONE) != 1:
+        if (
+            rows_to_slabs(source, y[:some], p, n, q, o, t, factor, ways, group, back, pad, room, ZERO, ONE)
+            != 1
+        ):
             return 0
         addresses[at_y] = y.ctypes.data - start * size * itemsize
         addresses[at_g] = g.ctypes.data - start * size * itemsize
         if call_kernel(work, frame, number, start * parts, stop * parts, scratch) != 1:
             return 0
         after = target[start:stop].reshape((1, some, target.shape[1]))
-        if slabs_to_rows(g[:some], after, p, n2, q2, s, group, forth, spare, pad, ZERO, ONE) != 1:
+        if (
+            slabs_to_rows(g[:some], after, p, n2, q2, s, ways2, group, forth, spare, pad, room, ZERO, ONE)
+            != 1
+        ):
             return 0
     return 1
 
 
 @jit(**INNER)
-def _columns_forward(columns: Array, data: Array, n0: int, s0: int) -> None:
-    """Transform columns, shape (m0, w), along the first axis into data, shape (n0 * w,)."""
-    m0, w = columns.shape
+def _columns_forward(x: Array, data: Array, n0: int, s0: int, way: Array, room: Array) -> None:
+    """Transform columns x, shape (m0, w), along the first axis into data, shape (n0 * w,)."""
+    m0, w = x.shape
     block = data[: n0 * w].reshape((n0, w))
-    axis = np.array([0])
-    if s0 == 0:
-        transform(columns, block, axis, FORWARD, 1.0)
+    if m0 == n0:
+        columns(x, block, FORWARD, way, room)
     else:
         for i in range(s0 * w):
             data[i] = 0
         for i in range(m0):
             for k in range(w):
-                block[s0 + i, k] = columns[i, k]
+                block[s0 + i, k] = x[i, k]
         for i in range((s0 + m0) * w, n0 * w):
             data[i] = 0
-        transform(block, block, axis, FORWARD, 1.0)
+        columns(block, block, FORWARD, way, room)
 
 
 @jit(**INNER)
-def _columns_back(data: Array, columns: Array, n0: int, o0: int, t0: int) -> None:
-    """Transform data, shape (n0 * w,), back along the first axis; columns, shape (p0, w), takes part."""
-    p0, w = columns.shape
+def _columns_back(data: Array, y: Array, n0: int, o0: int, t0: int, way: Array, room: Array) -> None:
+    """Transform data, shape (n0 * w,), back along the first axis; y, shape (p0, w), takes part."""
+    p0, w = y.shape
     block = data[: n0 * w].reshape((n0, w))
-    axis = np.array([0])
     if p0 == n0:
-        transform(block, columns, axis, BACK, 1.0)
+        columns(block, y, BACK, way, room)
     else:
-        transform(block, block, axis, BACK, 1.0)
+        columns(block, block, BACK, way, room)
         for i in range(p0):
             for k in range(w):
-                columns[i, k] = block[o0 + i, k]
+                y[i, k] = block[o0 + i, k]
         if t0 != 0:
             for i in range(p0):
                 for k in range(w):
-                    columns[i, k] += block[o0 + t0 + i, k]
+                    y[i, k] += block[o0 + t0 + i, k]
 
 
 @jit
-def blocks_forward(rows: Array, bins: Array, n0: int, s0: int, width: int, lo: int, hi: int) -> int:
+def blocks_forward(
+    rows: Array, bins: Array, n0: int, s0: int, width: int, way: Array, room: Array, lo: int, hi: int
+) -> int:
     """Transform rows, shape (b, m0, stride), along the first axis into bins, shape (b, n0 * columns)."""
-    columns = bins.shape[1] // n0
-    blocks = -(-columns // width)
+    total = bins.shape[1] // n0
+    blocks = -(-total // width)
     for chunk in range(lo, hi):
         b, start = chunk // blocks, chunk % blocks * width
-        stop = min(start + width, columns)
-        _columns_forward(rows[b, :, start:stop], bins[b, start * n0 : stop * n0], n0, s0)
+        stop = min(start + width, total)
+        _columns_forward(rows[b, :, start:stop], bins[b, start * n0 : stop * n0], n0, s0, way, room)
     return 1
 
 
 @jit
 def blocks_filter(
     rows: Array, h: Array, ih: Array, kept: Array, out: Array, n0: int, s0: int, o0: int, t0: int,
-    width: int, conj: bool, work: Array, lo: int, hi: int,
+    width: int, conj: bool, way: Array, work: Array, room: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
     """Pass (b): rows, shape (b, m0, stride), times h, shape (c, n0 * columns) at ih, shape (b,), into out.
 
     out, shape (b, p0, stride), may be rows if p0 is m0; kept, shape (b or 0, n0 * columns), takes spectra.
     """
-    columns = h.shape[1] // n0
-    blocks = -(-columns // width)
+    total = h.shape[1] // n0
+    blocks = -(-total // width)
     for chunk in range(lo, hi):
         b, start = chunk // blocks, chunk % blocks * width
-        stop = min(start + width, columns)
+        stop = min(start + width, total)
         data = work[: n0 * (stop - start)]
-        _columns_forward(rows[b, :, start:stop], data, n0, s0)
+        _columns_forward(rows[b, :, start:stop], data, n0, s0, way, room)
         if kept.shape[0] > 0:
             _copy(data, kept[b, start * n0 : stop * n0])
         _multiply(data, h[ih[b], start * n0 : stop * n0], conj)
-        _columns_back(data, out[b, :, start:stop], n0, o0, t0)
+        _columns_back(data, out[b, :, start:stop], n0, o0, t0, way, room)
     return 1
 
 
 @jit
 def blocks_product(
     a: Array, b: Array, ia: Array, ib: Array, out: Array, n0: int, o0: int, t0: int,
-    width: int, conj: bool, work: Array, lo: int, hi: int,
+    width: int, conj: bool, way: Array, work: Array, room: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
     """Sum products of spectra a[ia], b[ib], shape (., n0 * columns), ia, ib shape (c, k), over k into out.
 
     out, shape (c, p0, stride), holds the sums transformed back along the first axis.
     """
-    columns = a.shape[1] // n0
-    blocks = -(-columns // width)
+    total = a.shape[1] // n0
+    blocks = -(-total // width)
     for chunk in range(lo, hi):
         c, start = chunk // blocks, chunk % blocks * width
-        stop = min(start + width, columns)
+        stop = min(start + width, total)
         data = work[: n0 * (stop - start)]
         _sum_products(data, a, b, ia[c], ib[c], start * n0, stop * n0, conj)
-        _columns_back(data, out[c, :, start:stop], n0, o0, t0)
+        _columns_back(data, out[c, :, start:stop], n0, o0, t0, way, room)
     return 1
 
 
 @jit(**INNER)
-def _lines_forward(x: Array, data: Array, group: int, m: int, n: int, s: int, pad: Array) -> None:
+def _lines_forward(
+    x: Array, data: Array, group: int, m: int, n: int, s: int, pad: Array, way: Array, room: Array
+) -> None:
     """Transform lines x, shape (group * m,), into data, shape (>= group * q,); pad, shape (>= group * n,)."""
     q = n if data.dtype == x.dtype else n // 2 + 1
     if m == n:
-        lines(x, data, group, n, q, ONE, FORWARD, 1.0)
+        along(x, data, group, n, q, ONE, FORWARD, 1.0, way, room)
     else:
         _place(x, pad, group, m, n, ONE, s)
-        lines(pad, data, group, n, q, ONE, FORWARD, 1.0)
+        along(pad, data, group, n, q, ONE, FORWARD, 1.0, way, room)
 
 
 @jit(**INNER)
 def _lines_back(
-    data: Array, y: Array, group: int, p: int, n: int, o: int, t: int, factor: float, pad: Array
-) -> None:
+    data: Array, y: Array, group: int, p: int, n: int, o: int, t: int, factor: float, pad: Array,
+    way: Array, room: Array,
+) -> None:  # fmt: skip
     """Transform lines data, shape (>= group * q,), back and write p samples of each to y."""
     q = n if data.dtype == y.dtype else n // 2 + 1
     if p == n:
-        lines(data, y, group, q, n, ONE, BACK, factor)
+        along(data, y, group, q, n, ONE, BACK, factor, way, room)
     else:
-        lines(data, pad, group, q, n, ONE, BACK, factor)
+        along(data, pad, group, q, n, ONE, BACK, factor, way, room)
         _cut(pad, y, group, n, p, ONE, o, t)
 
 
 @jit
-def lines_spectrum(x: Array, bins: Array, n: int, s: int, group: int, pad: Array, lo: int, hi: int) -> int:
+def lines_spectrum(
+    x: Array, bins: Array, n: int, s: int, group: int, way: Array, pad: Array, room: Array, lo: int, hi: int
+) -> int:
     """Transform lines x, shape (b, m), placed in n zeros, into bins, shape (b, q), in groups."""
     m, q = x.shape[1], bins.shape[1]
     flat, target = x.reshape(x.size), bins.reshape(bins.size)
@@ -356,14 +369,16 @@ def lines_spectrum(x: Array, bins: Array, n: int, s: int, group: int, pad: Array
         start = chunk * group
         size = min(group, x.shape[0] - start)
         stop = start + size
-        _lines_forward(flat[start * m : stop * m], target[start * q : stop * q], size, m, n, s, pad)
+        _lines_forward(
+            flat[start * m : stop * m], target[start * q : stop * q], size, m, n, s, pad, way, room
+        )
     return 1
 
 
 @jit
 def lines_filter(
     x: Array, h: Array, ih: Array, kept: Array, y: Array, n: int, s: int, o: int, t: int, group: int,
-    conj: bool, factor: float, work: Array, pad: Array, lo: int, hi: int,
+    conj: bool, factor: float, way: Array, work: Array, pad: Array, room: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
     """Filter lines x, shape (b, m), by h[ih] into y, shape (b, p); kept, shape (b or 0, q), takes spectra."""
     m, p, q = x.shape[1], y.shape[1], h.shape[1]
@@ -372,20 +387,20 @@ def lines_filter(
         start = chunk * group
         size = min(group, x.shape[0] - start)
         stop = start + size
-        _lines_forward(flat[start * m : stop * m], work, size, m, n, s, pad)
+        _lines_forward(flat[start * m : stop * m], work, size, m, n, s, pad, way, room)
         for g in range(size):
             line = work[g * q : (g + 1) * q]
             if kept.shape[0] > 0:
                 _copy(line, kept[start + g])
             _multiply(line, h[ih[start + g]], conj)
-        _lines_back(work, result[start * p : stop * p], size, p, n, o, t, factor, pad)
+        _lines_back(work, result[start * p : stop * p], size, p, n, o, t, factor, pad, way, room)
     return 1
 
 
 @jit
 def lines_product(
     a: Array, b: Array, ia: Array, ib: Array, y: Array, n: int, o: int, t: int, group: int,
-    conj: bool, factor: float, work: Array, pad: Array, lo: int, hi: int,
+    conj: bool, factor: float, way: Array, work: Array, pad: Array, room: Array, lo: int, hi: int,
 ) -> int:  # fmt: skip
     """Sum products of spectra a[ia], b[ib], shape (., q) with ia, ib shape (c, k), over k, back into y."""
     p, q = y.shape[1], a.shape[1]
@@ -396,5 +411,5 @@ def lines_product(
         stop = start + size
         for g in range(size):
             _sum_products(work[g * q : (g + 1) * q], a, b, ia[start + g], ib[start + g], ZERO, q, conj)
-        _lines_back(work, result[start * p : stop * p], size, p, n, o, t, factor, pad)
+        _lines_back(work, result[start * p : stop * p], size, p, n, o, t, factor, pad, way, room)
     return 1

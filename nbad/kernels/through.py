@@ -111,8 +111,10 @@ def through(
         y, g = (pieces.scratch(group * size, element).reshape(group, size) for _ in range(2))
         middle, other = pieces.scratch(back, complex_type), pieces.scratch(forth, complex_type)
         spare, pad = pieces.scratch(forth if padded else 0, complex_type), pieces.scratch(last, element)
+        room = pieces.scratch(max(box.ways.spare, after.ways.spare), complex_type)
         return passes.through(
-            rows, target, y, g, p, n, q, o, t, box.factor, n2, q2, s, group, middle, other, spare, pad,
+            rows, target, y, g, p, n, q, o, t, box.factor, box.ways.rows, n2, q2, s, after.ways.rows, group,
+            middle, other, spare, pad, room,
             work, frame.ctypes.data, number, parts, scratch, addresses, at_y, at_g, lo, hi,
         )  # fmt: skip
 

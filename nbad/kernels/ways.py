@@ -1,0 +1,174 @@
+"""Own how each axis of a convolution is transformed: by our own codelets where they are faster, else by rocket-fft.
+
+A short real line is multiplied by the matrix of its transform. Columns side by side, whose length has small factors only, go
+through butterflies after Stockham: a pass over all of them for each factor, from one buffer into another, in which the
+bins come out in order. Strips of columns that fit into the cache are taken one after the other.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbad._jit import jit
+from nbad.kernels.codelets import BYTES, GROUP, RADICES, call, columns_kernel, matrix_kernel
+from nbad.kernels.lengths import factors
+from nbad.kernels.pieces import lines, transform
+
+__all__ = ["Ways", "along", "columns", "ways"]
+
+Array = np.ndarray[Any, Any]
+Extents = tuple[int, ...]
+
+SHORT = 25
+"""Length of a real line up to which a product with a matrix is faster."""
+
+SHORT_AWKWARD = 64
+"""As `SHORT`, where the length has a factor that rocket-fft has no code for."""
+
+AWKWARD = 11
+"""The largest factor that it has code for."""
+
+LONGEST = 1 << 14
+"""Longest columns: two strips of one vector of them fill the cache."""
+
+STRIP = 1 << 15
+"""Least bytes of a strip of columns, which is less than twice as wide."""
+
+# Places in the row of an axis: addresses of a kernel, or 0, and of what it takes.
+MATRIX, FORTH, BACK, COLUMNS, STEPS = range(5)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How the axes of a box are transformed."""
+
+    rows: Array
+    """A row of int64 for each axis."""
+    spare: int
+    """Complex numbers of scratch memory that one thread needs."""
+    tables: tuple[Array, ...]
+    """What the rows have addresses of."""
+
+
+def _matrices(n: int, itemsize: int, factor: float) -> tuple[Array, Array]:
+    """Return the matrices of the transform of n real numbers and of its inverse, which scales by `factor`.
+
+    Real and imaginary parts of a bin are neighbours; rows are filled up to whole vectors.
+    """
+    k = np.arange(n // 2 + 1)
+    angle = 2 * np.pi / n * (np.arange(n)[:, None] * k % n)
+    forth = np.stack([np.cos(angle), -np.sin(angle)], -1).reshape(n, -1)
+    weight = np.repeat(np.where((k == 0) | (2 * k == n), factor, 2 * factor), 2)
+    lanes = BYTES // itemsize
+
+    def filled(matrix: Array) -> Array:
+        wide = np.pad(matrix, ((0, 0), (0, -matrix.shape[1] % lanes)))
+        return np.ascontiguousarray(wide, f"f{itemsize}")
+
+    return filled(forth), filled(forth.T * weight[:, None])
+
+
+def _radices(n: int) -> list[int]:
+    """Return the factors of n in the order they are taken, empty if there are others; 1 is a copy."""
+    found = []
+    for radix in RADICES:
+        # One 8 or one 2 where the power of 2 is odd, else 4, whose butterfly fits into the registers.
+        while n % radix == 0 and not (radix in (8, 2) and (n & -n).bit_length() % 2):
+            found.append(radix)
+            n //= radix
+    if n > 1:
+        return []
+    return [*found, 1] if len(found) == 1 else found
+
+
+def _twiddles(n: int, radices: list[int], itemsize: int) -> Array:
+    """Return cos and sin for each pass, each place and each result but the first."""
+    tables = []
+    for radix in radices:
+        angle = 2 * np.pi / n * (np.arange(n // radix)[:, None] * np.arange(1, radix))
+        tables.append(np.stack([np.cos(angle), np.sin(angle)], -1).ravel())
+        n //= radix
+    return np.concatenate(tables).astype(f"f{itemsize}")
+
+
+@functools.lru_cache(256)
+def ways(n: Extents, real: bool, itemsize: int, factor: float) -> Ways:
+    """Return how the axes of a box are transformed.
+
+    Parameters
+    ----------
+    n : tuple of int
+        Their lengths.
+    real : bool
+        Whether the data are real, so that the last axis is halved.
+    itemsize : int
+        Bytes of a complex element: 8 or 16.
+    factor : float
+        The scale of the inverse of the last axis, if that is real.
+
+    Returns
+    -------
+    Ways
+        The same for the same arguments.
+    """
+    rows = np.zeros((len(n), STEPS + 1), np.int64)
+    tables: list[Array] = []
+    spare = 0
+    size = itemsize // 2
+    largest = max(factors(n[-1]), default=1)
+    if real and 1 < n[-1] <= (SHORT if largest <= AWKWARD else SHORT_AWKWARD):
+        forth, back = _matrices(n[-1], size, factor)
+        tables += [forth, back]
+        rows[-1, : BACK + 1] = matrix_kernel(size).address, forth.ctypes.data, back.ctypes.data
+        spare = GROUP * max(forth.shape[1], back.shape[1])
+    for k, length in enumerate(n[:-1]):
+        radices = _radices(length) if 1 < length <= LONGEST else []
+        if radices:
+            strip = max(BYTES // itemsize, STRIP // (length * itemsize))
+            twiddles = _twiddles(length, radices, size)
+            steps = np.array([length, strip, twiddles.ctypes.data, len(radices), *radices], np.int64)
+            tables += [twiddles, steps]
+            rows[k, COLUMNS:] = columns_kernel(size).address, steps.ctypes.data
+            spare = max(spare, 2 * length * (2 * strip - 1))
+    return Ways(rows, spare, tuple(tables))
+
+
+@jit
+def along(
+    source: Array, target: Array, outer: int, n_in: int, n_out: int, inner: int, forward: bool, factor: float,
+    way: Array, room: Array,
+) -> None:  # fmt: skip
+    """Transform as `nbad.kernels.pieces.lines` does, in the way of the axis; room is its scratch memory."""
+    x, y, spare = np.int64(source.ctypes.data), np.int64(target.ctypes.data), np.int64(room.ctypes.data)
+    if source.dtype == target.dtype:
+        if way[COLUMNS] != 0 and n_in == n_out and inner * source.itemsize >= BYTES:
+            for _ in range(outer):
+                step = 2 * inner
+                call(way[COLUMNS], (x, step, y, step, inner, np.int64(forward), way[STEPS], spare))
+                x += n_in * inner * source.itemsize
+                y += n_in * inner * source.itemsize
+            return
+    elif way[MATRIX] != 0 and outer >= GROUP:
+        matrix, n, m = way[FORTH], n_in, 2 * n_out
+        if target.itemsize < source.itemsize:
+            matrix, n, m = way[BACK], 2 * n_in, n_out
+        call(way[MATRIX], (x, n, y, m, outer, matrix, spare))
+        return
+    lines(source, target, outer, n_in, n_out, inner, forward, factor)
+
+
+@jit
+def columns(source: Array, target: Array, forward: bool, way: Array, room: Array) -> None:
+    """Transform source, complex, shape (n, w), along its first axis into target, which may be the same."""
+    w = source.shape[1]
+    if way[COLUMNS] != 0 and w * source.itemsize >= BYTES:
+        size = source.itemsize // 2
+        x, y, spare = np.int64(source.ctypes.data), np.int64(target.ctypes.data), np.int64(room.ctypes.data)
+        a, b = source.strides[0] // size, target.strides[0] // size
+        call(way[COLUMNS], (x, a, y, b, w, np.int64(forward), way[STEPS], spare))
+        return
+    transform(source, target, np.array([0]), forward, 1.0)
