@@ -20,6 +20,7 @@ from numba.core import errors, registry
 
 from nbad import tree
 from nbad.errors import InputTypeError, NoRuleError, where
+from nbad.kernel_effects import changing_leaves, settle
 from nbad.kernels.hashing import fingerprint
 from nbad.methods import user_line
 from nbad.recorder import dtype_of
@@ -44,11 +45,24 @@ _NUMBERS = (bool, int, float, complex, np.generic)
 class _Site(Opaque):
     """One call of a kernel: its arguments, but for the operands of the node, and what it returns."""
 
-    __slots__ = ("call", "constants", "latest", "looks", "outputs", "pending", "places", "recorded", "tapes")
+    __slots__ = (
+        "call",
+        "changing",
+        "constants",
+        "latest",
+        "looks",
+        "outputs",
+        "pending",
+        "places",
+        "recorded",
+        "tapes",
+    )
 
     def __init__(self, call: Any, constants: list[Any], places: tuple[int, ...]) -> None:
         self.call = call
         self.constants = constants
+        #: Arrays that the kernel may write into: each run gets copies.
+        self.changing: tuple[int, ...] = ()
         self.places = places
         self.looks: list[tuple[np.dtype[Any], int]] = []
         self.outputs: list[tuple[int, np.dtype[Any], tuple[int, ...]]] = []
@@ -63,6 +77,8 @@ class _Site(Opaque):
         leaves = list(self.constants)
         for place, value, (dtype, form) in zip(self.places, operands, self.looks, strict=True):
             leaves[place] = restored(value, dtype, form)
+            if place in self.changing:
+                leaves[place] = np.copy(leaves[place], order="K")
         return leaves
 
     def tape_of(self, operands: Leaves, asked: tuple[int, ...]) -> Any:
@@ -84,7 +100,7 @@ class _Site(Opaque):
             self.latest = _prints(operands), made
             result = tree.map_leaves(_value, _merged(made.outputs))
         else:
-            result = _plain_result(self, operands)
+            result = _plain_result(self, self.filled(operands))
         leaves = tree.leaves(result)
         return [_apart(leaves[i], operands) for i, _, _ in self.outputs]
 
@@ -229,7 +245,7 @@ def _merged(outputs: Any) -> Any:
 
 def _recorded(site: _Site, operands: Leaves, asked: Sequence[int], tangents: Sequence[dict[int, Any]]) -> Any:
     try:
-        made = record(site.call, site.filled(operands), asked, tangents)
+        made = record(site.call, site.filled(operands), asked, tangents, () if tangents else site.changing)
     except errors.NumbaError as error:
         raise _explained(site.call.kernel, error) from None
     for listener in current():
@@ -306,9 +322,8 @@ def _run(term: _Term, operands: Leaves) -> list[Any]:
 
 
 # What a user calls ------------------------------------------------------------------------------
-def _plain_result(site: _Site, operands: Leaves) -> Any:
-    """Call the kernel itself, on plain operands."""
-    leaves = site.filled(operands)
+def _plain_result(site: _Site, leaves: Leaves) -> Any:
+    """Call the kernel itself, on plain leaves."""
     names = {f"x{k}": leaf for k, leaf in enumerate(leaves)}
     return eval(
         f"kernel({site.call.text.format(*names)})", {"kernel": site.call.kernel, **site.call.names, **names}
@@ -331,11 +346,14 @@ class Jitted:
     ----------
     kernel : Dispatcher
         What numba made; it is called where nothing is traced.
+    alone : bool
+        It is the whole function that is differentiated, and no part of one.
     """
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(self, kernel: Any, alone: bool = False) -> None:
         functools.update_wrapper(self, kernel.py_func)
         self.kernel = kernel
+        self.alone = alone
         self._signature = inspect.signature(kernel.py_func)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -353,7 +371,8 @@ class Jitted:
         site = _Site(call, [None if i in places else leaf for i, leaf in enumerate(leaves)], places)
         plainly = [underlying(x) for x in operands]
         site.looks = [(dtype_of(x), form_of(x)) for x in plainly]
-        return _recorded_call(site, operands, plainly)
+        site.changing = changing_leaves(call, dict(zip(places, plainly, strict=True)))
+        return _recorded_call(site, operands, plainly, self.alone)
 
     def __repr__(self) -> str:
         """Show the name."""
@@ -384,16 +403,25 @@ def _spelled(kernel: Any, value: Any, leaves: list[Any], names: dict[str, Any]) 
     return f"{{{len(leaves) - 1}}}"
 
 
-def _recorded_call(site: _Site, operands: list[Any], plainly: list[Any]) -> Any:
+def _recorded_call(site: _Site, operands: list[Any], plainly: list[Any], alone: bool) -> Any:
     """Return what a call with traced operands returns."""
     first = not any(is_traced(x._value) or x._tape.records for x in operands if type(x) is Traced)
     asked = [k for k, x in enumerate(operands) if is_traced(x) and site.differentiable(k)]
-    if first and asked:
+    given = dict(zip(site.places, operands, strict=True))
+    for k, place in enumerate(site.places):
+        if place in site.changing and not is_traced(
+            operands[k]
+        ):  # the node keeps what it was before the call
+            operands[k] = plainly[k] = plainly[k].copy()
+    if asked and (first or site.changing):
         made = _recorded(site, plainly, tuple(site.places[k] for k in asked), ())
-        site.recorded = made
+        site.recorded = made if first else None
         result = tree.map_leaves(_value, _merged(made.outputs))
+        settle(site.call, given, made.after, made.firsts, alone=alone)
     else:
-        result = _plain_result(site, plainly)
+        filled = site.filled(plainly)
+        result = _plain_result(site, filled)
+        settle(site.call, given, {k: filled[k] for k in site.changing}, {}, alone=alone)
     skeleton, leaves = tree.take_apart(result)
     outputs = [i for i, leaf in enumerate(leaves) if is_array(leaf) or isinstance(leaf, _NUMBERS)]
     if not outputs:
@@ -450,4 +478,9 @@ def njit(function: Any = None, /, **options: Any) -> Any:
     return Jitted(function)
 
 
-CONVERTERS[registry.CPUDispatcher] = Jitted
+def _whole(function: Any) -> Jitted:
+    """Return a kernel that is differentiated by itself."""
+    return Jitted(function.kernel if isinstance(function, Jitted) else function, alone=True)
+
+
+CONVERTERS[registry.CPUDispatcher] = CONVERTERS[Jitted] = _whole

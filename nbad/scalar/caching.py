@@ -129,8 +129,8 @@ class _Walk:
             raise _Unknown
 
     def _named_tuple(self, value: Any) -> None:
-        module = sys.modules.get(value.__module__)
-        if value.__module__ == "__main__" or getattr(module, value.__name__, None) is not value:
+        known: Any = getattr(sys.modules.get(value.__module__), value.__name__, None)
+        if value.__module__ == "__main__" or known is not value:
             raise _Unknown  # it would come back from the disk as another class
         self.text("named tuple", value.__module__, value.__qualname__, value._fields)
         self.value(tuple(sorted(value._field_defaults.items())))

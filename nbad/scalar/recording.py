@@ -50,13 +50,15 @@ _lock = threading.Lock()
 class Recorded(NamedTuple):
     """What a call left.
 
-    `outputs` is what the kernel returned, with a `Part` in the place of each active leaf.
+    `outputs` is what the kernel returned, with a `Part` in the place of each active leaf. `after` has the leaves that were
+    watched, as the kernel left them; a `Part` for each that is active.
     """
 
     outputs: Any
     tape: Tape
     firsts: dict[int, int]
     lanes: int
+    after: dict[int, Any]
 
     def pull(
         self, seeds: Sequence[tuple[Any, Any]], shapes: dict[int, tuple[int, ...]]
@@ -96,12 +98,13 @@ def _entry(
     asked: tuple[int, ...],
     moved: tuple[int, ...],
     written: tuple[int, ...],
+    watched: tuple[int, ...],
 ) -> Any:
     """Return the entry point for leaves that are asked for, leaves that have tangents, and leaves that are written."""
-    key = (call.text, tuple(call.names.items()), count, asked, moved, written)
+    key = (call.text, tuple(call.names.items()), count, asked, moved, written, watched)
     with _lock:
         if key not in function.entries:
-            function.entries[key] = _made(function, call, count, asked, moved, written)
+            function.entries[key] = _made(function, call, count, asked, moved, written, watched)
         return function.entries[key]
 
 
@@ -112,6 +115,7 @@ def _made(
     asked: tuple[int, ...],
     moved: tuple[int, ...],
     written: tuple[int, ...],
+    watched: tuple[int, ...],
 ) -> Any:
     depth = function.depth
     active = sorted({*asked, *moved, *written})
@@ -126,18 +130,23 @@ def _made(
         names[k] = f"a{k}"
     lines.append(f"    result = kernel({call.text.format(*names)})")
     lines.append("    outputs = split(result)")
-    lines.append("    return outputs, position()")
+    lines.append(f"    after = ({''.join(f'split(a{k}), ' for k in active if k in watched)})")
+    lines.append("    return outputs, after, position()")
     space = {
         "__name__": __name__, "begin": begin, "lift": lift, "split": split, "position": position, "kernel": function,
         **call.names,
     }  # fmt: skip
     exec("\n".join(lines), space)
-    key = (call.text, tuple(call.names.items()), count, asked, moved, depth)
+    key = (call.text, tuple(call.names.items()), count, asked, moved, watched, depth)
     return Entry(space["entry"], cache_of(call.kernel, key, count, written))
 
 
 def record(
-    call: Call, leaves: Sequence[Any], asked: Sequence[int], directions: Sequence[dict[int, Any]] = ()
+    call: Call,
+    leaves: Sequence[Any],
+    asked: Sequence[int],
+    directions: Sequence[dict[int, Any]] = (),
+    watched: tuple[int, ...] = (),
 ) -> Recorded:
     """Call a kernel and write a tape.
 
@@ -151,6 +160,8 @@ def record(
         Which leaves are asked for.
     directions : sequence of dict
         Tangents of leaves, by position; one dictionary for each direction.
+    watched : tuple of int
+        Array leaves of which the caller wants to know how the kernel leaves them.
 
     Returns
     -------
@@ -167,7 +178,7 @@ def record(
     while True:
         written = tuple(sorted(_written_leaves(call, function, leaves) - {*asked, *moved}))
         active = sorted({*asked, *moved, *written})
-        entry = _entry(function, call, len(leaves), asked, moved, written)
+        entry = _entry(function, call, len(leaves), asked, moved, written, watched)
         firsts = tuple(starts.get(k, 0) for k in active)
         tangents = []
         for k in active:
@@ -182,7 +193,7 @@ def record(
                 )
         tape = Tape(inputs)
         try:
-            outputs, end = entry(tape.first, ROOM, inputs, firsts or (0,), *leaves, *tangents)
+            outputs, after, end = entry(tape.first, ROOM, inputs, firsts or (0,), *leaves, *tangents)
         except WritesMore as more:
             arguments = range(len(call.arguments))
             function.written |= {i for i in arguments if more.written & set(call.leaves_of(i))}
@@ -192,7 +203,9 @@ def record(
                 continue
             raise
         tape.finish(end)
-        return Recorded(outputs, tape, starts, 1 << depth)
+        left = {k: leaves[k] for k in watched}
+        left |= zip([k for k in active if k in watched], after, strict=True)
+        return Recorded(outputs, tape, starts, 1 << depth, left)
 
 
 def _written_leaves(call: Call, function: Derived, leaves: Sequence[Any]) -> set[int]:
