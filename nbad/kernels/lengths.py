@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 
-__all__ = ["factors", "fast_length", "halves", "padded", "work"]
+__all__ = ["factors", "fast_length", "halves", "is_short", "padded", "work"]
 
 COLUMN = 1 << 12
 """Bytes of the spectrum of a column, for lines of the usual lengths: a block of them fits into the cache."""
@@ -25,6 +25,12 @@ ALONE = 3.0
 
 LARGEST_FACTOR = 11
 """Largest prime factor of a fast length."""
+
+SHORT = 25
+"""Length of a real line up to which a product with the matrix of its transform is faster."""
+
+SHORT_AWKWARD = 64
+"""As `SHORT`, where the length has a factor that is larger than `LARGEST_FACTOR`."""
 
 
 def factors(n: int) -> list[int]:
@@ -48,6 +54,27 @@ def factors(n: int) -> list[int]:
             n //= prime
         prime += 1
     return found + [n] if n > 1 else found
+
+
+def _is_awkward(n: int) -> bool:
+    """Return whether a length has a large prime factor."""
+    return max(factors(n), default=1) > LARGEST_FACTOR
+
+
+def is_short(n: int) -> bool:
+    """Return whether real lines of this length are multiplied by the matrix of their transform.
+
+    Parameters
+    ----------
+    n : int
+        The length, at least 1.
+
+    Returns
+    -------
+    bool
+        False for 1, which needs no transform.
+    """
+    return 1 < n <= (SHORT_AWKWARD if _is_awkward(n) else SHORT)
 
 
 @functools.lru_cache(4096)
@@ -170,9 +197,9 @@ def padded(n: tuple[int, ...], real: bool, itemsize: int, shortest: int) -> tupl
     """
     choices = []
     for k, length in enumerate(n):
-        awkward = max(factors(length), default=1) > LARGEST_FACTOR
-        twice = fast_length(2 * length, real and k == len(n) - 1)
-        choices.append((length, twice) if awkward else (length,))
+        halved = real and k == len(n) - 1
+        awkward = _is_awkward(length) and not (halved and is_short(length))
+        choices.append((length, fast_length(2 * length, halved)) if awkward else (length,))
     best, least = n, math.inf
     for lengths in itertools.product(*choices):
         cost = _line(lengths[0], real, itemsize, shortest) if len(n) == 1 else _box(n, lengths)

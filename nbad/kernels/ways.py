@@ -15,22 +15,13 @@ import numpy as np
 
 from nbad._jit import jit
 from nbad.kernels.codelets import BYTES, GROUP, RADICES, call, columns_kernel, matrix_kernel
-from nbad.kernels.lengths import factors
+from nbad.kernels.lengths import is_short
 from nbad.kernels.pieces import lines, transform
 
 __all__ = ["Ways", "along", "columns", "ways"]
 
 Array = np.ndarray[Any, Any]
 Extents = tuple[int, ...]
-
-SHORT = 25
-"""Length of a real line up to which a product with a matrix is faster."""
-
-SHORT_AWKWARD = 64
-"""As `SHORT`, where the length has a factor that rocket-fft has no code for."""
-
-AWKWARD = 11
-"""The largest factor that it has code for."""
 
 LONGEST = 1 << 14
 """Longest columns: two strips of a vector of them fill the cache."""
@@ -122,8 +113,7 @@ def ways(n: Extents, real: bool, itemsize: int, factor: float) -> Ways:
     tables: list[Array] = []
     spare = 0
     size = itemsize // 2
-    largest = max(factors(n[-1]), default=1)
-    if real and 1 < n[-1] <= (SHORT if largest <= AWKWARD else SHORT_AWKWARD):
+    if real and is_short(n[-1]):
         forth, back = _matrices(n[-1], size, factor)
         tables += [forth, back]
         rows[-1, : BACK + 1] = matrix_kernel(size).address, forth.ctypes.data, back.ctypes.data

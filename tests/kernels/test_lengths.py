@@ -47,3 +47,12 @@ def test_padded_lengths_hold_a_linear_convolution(n, real):
 
 def test_the_public_name_of_fast_lengths():
     assert convolution.fast_length is lengths.fast_length
+
+
+def test_short_lines_are_not_padded_where_they_are_multiplied_by_a_matrix():
+    for n in (13, 23, 37, 61):
+        assert lengths.is_short(n)
+        assert lengths.padded((n,), True, 8, 16) == (n,)
+        assert lengths.padded((300, n), True, 16, 16) == (300, n)
+    assert lengths.padded((61,), False, 16, 16) != (61,)
+    assert [n for n in (1, 2, 25, 26, 27, 64, 67) if lengths.is_short(n)] == [2, 25, 26]
