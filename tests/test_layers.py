@@ -155,6 +155,7 @@ ORDER = [
     "replay.moving",
     "replay.loop",
     "replay.products",
+    "replay.sums",
     "replay.into",
     "replay.overwriting",
     "replay.steps",

@@ -418,12 +418,8 @@ class Emitter:
             read = [cells[r] for r in operands]
             out = cells[result]
             if what == "load":
-                buffer, offset, itemsize, strides, bounds = detail
-                limits = bounds or [(0, n) for n in shape]
-                row = [buffer, offset, itemsize, int(bounds is not None), *strides]
-                row += [first for first, _ in limits] + [end for _, end in limits]
                 block.code.append([LOAD, len(block.loads), self.registers[result].place, 0, out, 0])
-                block.loads.append(row)
+                block.loads.append(_load_row(shape, *detail))
             elif what == "fold":
                 name, code, extra = detail
                 block.code.append([FOLD, read[0], extra, DTYPES[code].itemsize, out, ensure(ID[name], code)])
@@ -436,6 +432,25 @@ class Emitter:
                     assert len(read) == KERNELS[ID[name]].arity
                 read += [read[0]] * (3 - len(read))
                 block.code.append([address, *read, out, 0])
+
+
+def _load_row(
+    shape: tuple[int, ...], buffer: int, offset: int, itemsize: int, strides: list[int], bounds: Any
+) -> list[int]:
+    """Return a load as the loop wants it, with as few dimensions as this load needs, of the length of any load of the run."""
+    lengths, steps = [shape[0]], [strides[0]]
+    limits = [(0, n) for n in shape] if bounds is None else list(bounds)
+    kept = [limits[0]]
+    for n, step, (first, end) in zip(shape[1:], strides[1:], limits[1:], strict=True):
+        if (first, end) == (0, n) and steps[-1] == step * n:
+            lengths[-1], steps[-1], kept[-1] = lengths[-1] * n, step, (kept[-1][0] * n, kept[-1][1] * n)
+        else:
+            lengths.append(n)
+            steps.append(step)
+            kept.append((first, end))
+    row = [buffer, offset, itemsize, int(bounds is not None), len(lengths), *lengths, *steps]
+    row += [first for first, _ in kept] + [end for _, end in kept]
+    return row + [0] * (5 + 4 * len(shape) - len(row))
 
 
 __all__ = ["BOOL", "CODE_WIDTH", "FOLD", "FUSED", "LOAD", "Block", "Emitter"]

@@ -11,6 +11,7 @@ import numpy as np
 from nbad.pulling import Scattered
 from nbad.replay.graph import Node
 from nbad.replay.products import multiply
+from nbad.replay.sums import sum_of
 from nbad.rules.indexing import filled
 from nbad.rules.updating import put
 
@@ -162,6 +163,8 @@ def into_of(node: Node, avals: Sequence[Aval]) -> Into | None:
     name = op.name
     if isinstance(op.forward, np.ufunc):
         return _Ufunc(node) if op.forward.nout == 1 and not node.attributes else None
+    if name == "sum" and (found := sum_of(node.attributes, operands[0], dtype)) is not None:
+        return found
     if name in _REDUCTIONS:
         return _Reduction(node)
     if name in _JOINS:

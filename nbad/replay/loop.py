@@ -23,7 +23,15 @@ from nbad.kernels.native import (
     pointer_i8,
 )
 from nbad.replay.blocks import CODE_WIDTH, FOLD, FUSED, LOAD
-from nbad.replay.moving import clear_bytes, copy_item, copy_strided, fill_number, pointer_u1
+from nbad.replay.moving import (
+    clear_bytes,
+    copy_item,
+    copy_rows,
+    copy_strided,
+    fill_number,
+    pointer_u1,
+    repeat,
+)
 from nbad.replay.tiles import BUFFER_WIDTH, PAIR_WIDTH
 
 #: Places in the frame.
@@ -108,43 +116,62 @@ def load_part(frame, run, load, target, offset, count):
     They are gathered at `target` unless they lie side by side in memory.
     """
     runs, table, address = view_i8(frame, _RUNS), view_i8(frame, _TABLE), view_i8(frame, _ADDRESS)
-    rank, shape = runs[run + R_FULL_RANK], runs[run + R_FULL]
-    at = runs[run + R_LOADS] + load * (4 + 3 * rank)
-    itemsize, bounded = table[at + 2], table[at + 3]
-    steps = at + 4
+    at = runs[run + R_LOADS] + load * (5 + 4 * runs[run + R_FULL_RANK])
+    itemsize, bounded, rank = table[at + 2], table[at + 3], table[at + 4]
+    shape = at + 5
+    steps = shape + rank
     first = steps + rank
     end = first + rank
     base = address[table[at]] + table[at + 1]
     inner, step = table[shape + rank - 1], table[steps + rank - 1]
+    rows, row_step = (table[shape + rank - 2], table[steps + rank - 2]) if rank > 1 else (1, 0)
     done = 0
     while done < count:
-        position = offset + done
-        lane = position % inner
-        rest = position // inner
-        source = base + lane * step
-        inside = True
-        for d in range(rank - 2, -1, -1):
+        lane = (offset + done) % inner
+        rest = (offset + done) // inner
+        row = rest % rows
+        rest //= rows
+        above = base
+        within = True  # the window, but for the last two dimensions
+        for d in range(rank - 3, -1, -1):
             length = table[shape + d]
             place = rest % length
-            source += place * table[steps + d]
+            above += place * table[steps + d]
             rest //= length
             if bounded and (place < table[first + d] or place >= table[end + d]):
-                inside = False
-        length = min(inner - lane, count - done)
-        to = target + done * itemsize
-        if bounded:
-            before = min(max(table[first + rank - 1] - lane, 0), length)
-            after = min(max(table[end + rank - 1] - lane, before), length)
-            if not inside:
-                before = after = length
-            elif length == count and before == 0 and after == count and step == itemsize:
+                within = False
+        while row < rows and done < count:
+            source = above + row * row_step + lane * step
+            length = min(inner - lane, count - done)
+            to = target + done * itemsize
+            before, after = 0, length
+            if bounded:
+                before = min(max(table[first + rank - 1] - lane, 0), length)
+                after = min(max(table[end + rank - 1] - lane, before), length)
+                if not within or (
+                    rank > 1 and (row < table[first + rank - 2] or row >= table[end + rank - 2])
+                ):
+                    before = after = length
+            if after - before == count and step == itemsize:
                 return source
-            clear_bytes(before * itemsize, to)
-            copy_strided(itemsize, after - before, source + before * step, step, to + before * itemsize)
-            clear_bytes((length - after) * itemsize, to + after * itemsize)
-        else:
-            copy_strided(itemsize, length, source, step, to)
-        done += length
+            if bounded:
+                clear_bytes(before * itemsize, to)
+                clear_bytes((length - after) * itemsize, to + after * itemsize)
+            whole = min(rows - row, (count - done) // inner)
+            if bounded or lane > 0 or whole < 2:
+                copy_strided(itemsize, after - before, source + before * step, step, to + before * itemsize)
+            elif row_step == 0:
+                copy_strided(itemsize, inner, source, step, to)
+                repeat(itemsize, inner, whole * inner, to)
+                length, row = whole * inner, row + whole - 1
+            elif inner <= 8:
+                copy_rows(itemsize, whole, inner, source, row_step, step, to)
+                length, row = whole * inner, row + whole - 1
+            else:
+                copy_strided(itemsize, length, source, step, to)
+            done += length
+            lane = 0
+            row += 1
     return target
 
 

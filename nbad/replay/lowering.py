@@ -210,18 +210,22 @@ class Lowering:
         index = (*index[:at], *(slice(None),) * (len(shape) - count), *index[at + 1 :])
         window: list[tuple[int, int, int]] = []
         kept: list[int | None] = []
+        turned: list[int] = []
         for item in index:
             if item is None:
                 kept.append(None)
                 continue
             n = shape[len(window)]
             if isinstance(item, slice):
-                first, stop, step = item.indices(n)
-                length = len(range(first, stop, step))
-                if step != 1 or length == 0:
+                places = range(n)[item]
+                length = len(places)
+                if abs(places.step) != 1 or length == 0:
                     return False
                 kept.append(len(window))
+                first = min(places[0], places[-1])
                 window.append((first, first + length, len(kept) - 1))
+                if places.step < 0:
+                    turned.append(len(kept) - 1)
             else:
                 place = item + n if item < 0 else item
                 window.append((place, place + 1, -1))
@@ -229,8 +233,19 @@ class Lowering:
         lengths = tuple(1 if d is None else window[d][1] - window[d][0] for d in kept)
         if self.avals[x][1] != lengths:
             return False
-        self.items.append(Item(PAD, position, (x,), (out,), "copy", kind_of(dtype), tuple(window)))
+        source = self._flipped(position, x, turned) if turned else x
+        self.items.append(Item(PAD, position, (source,), (out,), "copy", kind_of(dtype), tuple(window)))
         return True
+
+    def _flipped(self, position: int, x: int, axes: list[int]) -> int:
+        """Return a slot that is a view of `x`, backwards along some axes."""
+        dtype, shape = self.avals[x]
+        view, out = self.view(x), self._new(dtype, shape)
+        offset = view.offset + sum((shape[axis] - 1) * view.strides[axis] for axis in axes)
+        strides = tuple(-stride if axis in axes else stride for axis, stride in enumerate(view.strides))
+        self.views[out] = View(view.base, offset, strides)
+        self.items.append(Item(VIEW, position, (x,), (out,)))
+        return out
 
     # Reductions -----------------------------------------------------------------------------------
     def _reduction(self, position: int, node: Node, out: int) -> bool:
@@ -314,6 +329,9 @@ class Lowering:
             exponent = self._number(operands[1])
             if exponent in _SHORT_POWERS:
                 kernel, operands = _SHORT_POWERS[exponent], operands[:1]
+            elif exponent in (3.0, 4.0) and self._form(out) != PYTHON:
+                square = self._inner(position, "square", code, operands[:1], self.avals[out][1])
+                kernel, operands = "mul", (square, operands[0] if exponent == 3.0 else square)
         if self._form(out) == PYTHON and kernel not in _PYTHON_EXACT:
             divisor = self._number(operands[1]) if kernel == "div" else None
             if not divisor:

@@ -11,7 +11,7 @@ from numba import types
 from nbad._jit import helper, intrinsic
 from nbad.kernels.native import pointer_f4, pointer_f8, pointer_i4, pointer_i8
 
-__all__ = ["clear_bytes", "copy_item", "copy_strided", "fill_number", "pointer_u1"]
+__all__ = ["clear_bytes", "copy_item", "copy_rows", "copy_strided", "fill_number", "pointer_u1", "repeat"]
 
 
 @intrinsic
@@ -45,6 +45,10 @@ def copy_strided(itemsize, count, source, step, target):
         read, written = pointer_i4(source), pointer_i4(target)
         for i in range(count * (itemsize // 4)):
             written[i] = read[i]
+    elif step == 0 and itemsize == 8:
+        wide, repeated = pointer_i8(target), pointer_i8(source)[0]
+        for i in range(count):
+            wide[i] = repeated
     elif itemsize == 8:
         wide = pointer_i8(target)
         for i in range(count):
@@ -56,6 +60,36 @@ def copy_strided(itemsize, count, source, step, target):
     else:
         for i in range(count):
             copy_item(itemsize, source + i * step, target + i * itemsize)
+
+
+@helper("void(int64, int64, int64, int64, int64, int64, int64)")
+def copy_rows(itemsize, rows, length, source, row_step, step, target):
+    """Copy short rows, one column after another: a loop over a few elements costs more to enter than to run."""
+    for k in range(length):
+        column, to = source + k * step, target + k * itemsize
+        if itemsize == 8:
+            wide = pointer_i8(to)
+            for row in range(rows):
+                wide[row * length] = pointer_i8(column + row * row_step)[0]
+        elif itemsize == 4:
+            narrow = pointer_i4(to)
+            for row in range(rows):
+                narrow[row * length] = pointer_i4(column + row * row_step)[0]
+        else:
+            for row in range(rows):
+                copy_item(itemsize, column + row * row_step, to + row * length * itemsize)
+
+
+@helper("void(int64, int64, int64, int64)")
+def repeat(itemsize, period, count, target):
+    """Repeat the first `period` of `count` elements."""
+    if itemsize == 8:
+        wide = pointer_i8(target)
+        for i in range(period, count):
+            wide[i] = wide[i - period]
+    else:
+        for i in range(period, count):
+            copy_item(itemsize, target + (i - period) * itemsize, target + i * itemsize)
 
 
 @helper("void(int64, int64)")
