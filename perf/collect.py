@@ -13,7 +13,7 @@ from _bench import Table, as_markdown
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
-ORDER = ("seed", "fft", "elementwise", "compiled", "overhead", "memory", "cold_start")
+ORDER = ("seed", "fft", "elementwise", "compiled", "njit", "overhead", "memory", "cold_start")
 
 
 def section(result: dict[str, Any]) -> str:

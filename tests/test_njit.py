@@ -233,3 +233,33 @@ def test_an_array_that_may_be_a_view_or_new_is_refused() -> None:
     with pytest.raises(nbad.NoRuleError, match="either returned") as caught:
         nbad.grad(ambiguous)(np.ones(3))
     assert "u = either(y, x[0] > 5)" in str(caught.value)
+
+
+@numba.njit
+def near_pairs(position, cutoff):
+    energy = 0.0
+    for i in range(position.shape[0]):
+        for j in range(i):
+            dx = position[i, 0] - position[j, 0]
+            dy = position[i, 1] - position[j, 1]
+            dz = position[i, 2] - position[j, 2]
+            square = dx * dx + dy * dy + dz * dz
+            if square < cutoff * cutoff:
+                sixth = 1.0 / square**3
+                energy += 4.0 * (sixth * sixth - sixth)
+    return energy
+
+
+def test_pairs_of_atoms_beyond_the_cutoff_write_no_entries() -> None:
+    """One entry for the energy and one for `sixth`, which two statements read; a comparison does not read."""
+    position = 2.0 * np.random.default_rng(1).random((12, 3))
+    square = np.sum((position[:, None] - position) ** 2, axis=2)
+    with nbad.report() as account:
+        found = nbad.grad(near_pairs)(position, 1.0)
+    near = np.argwhere((square < 1) & (square > 0))
+    pulls = 24 * (1 / square[*near.T] ** 4 - 2 / square[*near.T] ** 7)
+    expected = np.zeros_like(position)
+    for (i, j), pull in zip(near, pulls, strict=True):
+        expected[i] += pull * (position[i] - position[j])
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert account.entries == len(near)

@@ -31,7 +31,7 @@ types: Any = numba_types
 
 __all__ = ["WIDEST", "typed"]
 
-WIDEST = 8
+WIDEST = 12
 """Most pairs of a number in registers; an operation whose result would have more puts its longest argument on the tape."""
 
 

@@ -18,6 +18,7 @@ from numba.core import types as numba_types
 from numba.core.compiler_machinery import register_pass
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
+from nbad.scalar.formulas import PLAIN
 from nbad.scalar.lifting import activate
 from nbad.scalar.origins import Origins
 from nbad.scalar.types import Active, is_active
@@ -271,10 +272,11 @@ def _seeds(state: Any) -> dict[str, Any]:
     """Return the types of the variables that are to have one pair: they are put on the tape where they are assigned.
 
     These are the variables of loops and branches, for otherwise the temporaries computed from them change their types while
-    types are inferred; members of containers, which must be of one type; and what is read more than once, also in a
-    loop after it, because each reader would take over all its pairs.
+    types are inferred; members of containers, which must be of one type; and what several statements read, or one in a
+    loop after it, because each reader would take over all its pairs. A statement that looks at the value does not read.
     """
     blocks = state.func_ir.blocks
+    function = Origins(blocks)
     around = {label: frozenset(h for h, loop in _loops(blocks) if label in loop.body) for label in blocks}
     made: dict[str, frozenset[int]] = {}
     reads: dict[str, list[frozenset[int]]] = {}
@@ -283,11 +285,11 @@ def _seeds(state: Any) -> dict[str, Any]:
         for statement in block.body:
             if isinstance(statement, ir.Del):
                 continue
-            names = [variable.name for variable in statement.list_vars()]
+            names = {variable.name for variable in statement.list_vars()}
             if isinstance(statement, ir.Assign):
                 made[statement.target.name] = around[label]
                 names.remove(statement.target.name)
-            for name in names:
+            for name in () if _looks(function, statement) else names:
                 reads.setdefault(name, []).append(around[label])
             if isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Expr):
                 value = statement.value
@@ -304,6 +306,16 @@ def _seeds(state: Any) -> dict[str, Any]:
         if name in folded or (kind.width > 1 and again):
             seeds[name] = Active(kind.base, 1)
     return seeds
+
+
+def _looks(function: Origins, statement: Any) -> bool:
+    """Return whether a statement does no more than look at the values of numbers."""
+    value = getattr(statement, "value", None)
+    if not isinstance(value, ir.Expr):
+        return False
+    if value.op == "call":
+        return function.constant(value.func.name) in PLAIN
+    return value.op in ("binop", "unary") and value.fn in PLAIN
 
 
 def _loops(blocks: dict[int, Any]) -> list[tuple[int, Any]]:
