@@ -158,9 +158,10 @@ class _Term(NamedTuple):
     def _pulled(self, made: Any, asked: tuple[int, ...], values: Leaves, g: Leaves) -> list[Any]:
         leaves = tree.leaves(_merged(made.outputs))
         ends = [leaves[self.site.outputs[k][0]] for k in self.seeds or ()]
+        kinds = [self.site.outputs[k][1].kind for k in self.seeds or ()]
         seeds = [
-            (leaf.indices, np.asarray(one))
-            for leaf, one in zip(ends, g, strict=True)
+            (leaf.indices, np.asarray(one, np.complex128 if kind == "c" else np.float64))
+            for leaf, one, kind in zip(ends, g, kinds, strict=True)
             if isinstance(leaf, _Leaf)
         ]
         shapes = {place: np.shape(values[k]) for k, place in zip(self.wanted, asked, strict=True)}

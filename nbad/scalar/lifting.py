@@ -15,10 +15,14 @@ from numba.np import arrayobj
 from numba.np.numpy_support import as_dtype
 
 from nbad._jit import intrinsic
+from nbad.scalar.complex_numbers import join, parts_of
 from nbad.scalar.types import (
     Active,
+    ActiveComplex,
     Dual,
+    complex_of,
     constant,
+    lanes,
     make,
     make_dual,
     precision,
@@ -33,14 +37,17 @@ __all__ = ["Part", "activate", "base_of", "lift", "split"]
 
 
 class Part(NamedTuple):
-    """An active leaf of what a kernel returned: the components of its value, and where it is on the tape."""
+    """An active leaf of what a kernel returned: the components of its value, and where it is on the tape.
+
+    A complex number is on the tape in two places: the indices of its parts are the last axis.
+    """
 
     lanes: Any
     indices: Any
 
 
 def base_of(kind: Any, depth: int) -> Any:
-    """Return the type of the value of an active number of a plain type, with `depth` directions."""
+    """Return the type of the value of an active number of a plain real type, with `depth` directions."""
     for _ in range(depth):
         kind = Dual(kind)
     return kind
@@ -49,15 +56,31 @@ def base_of(kind: Any, depth: int) -> Any:
 # Numbers ----------------------------------------------------------------------------------------
 @intrinsic
 def active(context: Any, value: Any, directions: Any, index: Any, width: Any) -> Any:
-    """Return an active number of a float, a tuple of its tangents, and an index."""
-    base = base_of(value, len(directions))
-    kind = Active(base, width.literal_value)
+    """Return an active number of a number, a tuple of its tangents, and an index; that of an imaginary part is the next."""
+    base = base_of(_real_type(value), len(directions))
+    part = Active(base, width.literal_value)
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        floats = [args[0], *(builder.extract_value(args[1], k) for k in range(len(directions)))]
-        return make(context, builder, kind, _dual(context, builder, base, floats), [(args[2], None)])
+        numbers = [args[0], *(builder.extract_value(args[1], k) for k in range(len(directions)))]
+        if not isinstance(value, types.Complex):
+            return make(context, builder, part, _dual(context, builder, base, numbers), [(args[2], None)])
+        following = builder.add(args[2], args[2].type(1))
+        constant_too = builder.icmp_unsigned("==", args[2], args[2].type(0))
+        indices = args[2], builder.select(constant_too, args[2], following)
+        kinds = (value, *directions)
+        each = [parts_of(context, builder, given, x) for given, x in zip(kinds, numbers, strict=True)]
+        parts = [
+            make(context, builder, part, _dual(context, builder, base, list(floats)), [(index, None)])
+            for floats, index in zip(zip(*each, strict=True), indices, strict=True)
+        ]
+        return join(context, builder, complex_of(part), *parts)
 
+    kind = complex_of(part) if isinstance(value, types.Complex) else part
     return kind(value, directions, types.int64, width), emit
+
+
+def _real_type(kind: Any) -> Any:
+    return kind.underlying_float if isinstance(kind, types.Complex) else kind
 
 
 def _dual(context: Any, builder: Any, base: Any, floats: list[Any]) -> Any:
@@ -80,10 +103,7 @@ def _lifted(context: Any, builder: Any, base: Any, number: Any) -> Any:
 def lanes_of(context: Any, number: Any) -> Any:
     """Return the components of the value of an active number, or of one with tangents."""
     base = number.base if isinstance(number, Active) else number
-    count = 1
-    inner = base
-    while isinstance(inner, Dual):
-        count, inner = 2 * count, inner.base
+    count = lanes(base)
 
     def components(context: Any, builder: Any, kind: Any, value: Any) -> list[Any]:
         if not isinstance(kind, Dual):
@@ -103,9 +123,11 @@ def lanes_of(context: Any, number: Any) -> Any:
 
 @intrinsic
 def index_of(context: Any, number: Any) -> Any:
-    """Return the index of an active number, which is put on the tape if it is not there."""
+    """Return the index of an active number, which is put on the tape if it is not there; 0 of one with a tangent only."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if isinstance(number, Dual):
+            return context.get_constant(types.int64, 0)
         recorded_type = Active(number.base, 0)
         found = context.cast(builder, args[0], number, Active(number.base, min(1, number.width)))
         found = context.cast(builder, found, Active(number.base, min(1, number.width)), recorded_type)
@@ -119,7 +141,10 @@ def index_of(context: Any, number: Any) -> Any:
 def empty_active(context: Any, array: Any, depth: Any) -> Any:
     """Return an array of active numbers with arbitrary contents, of the shape of an array of floats."""
     layout = array.layout if array.layout in "CF" else "C"
-    made = types.Array(Active(base_of(array.dtype, depth.literal_value), 0), array.ndim, layout)
+    element = Active(base_of(_real_type(array.dtype), depth.literal_value), 0)
+    if isinstance(array.dtype, types.Complex):
+        element = complex_of(element)
+    made = types.Array(element, array.ndim, layout)
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         given = arrayobj.make_array(array)(context, builder, value=args[0])
@@ -136,17 +161,18 @@ def _fill(made: Any, array: Any, directions: Any, first: Any) -> None:
 @overload(_fill)
 def _fill_overload(made: Any, array: Any, directions: Any, first: Any) -> Any:
     flat = array.layout == "C" and all(one.layout == "C" for one in directions)
+    step = 2 if isinstance(array.dtype, types.Complex) else 1
     if array.ndim == 1 or flat:
 
         def fill(made: Any, array: Any, directions: Any, first: Any) -> None:
             to, given = made.reshape(made.size), array.reshape(array.size)
             for i in range(array.size):
-                index = first + i if first else 0
+                index = first + step * i if first else 0
                 to[i] = active(given[i], _elements(directions, i), index, 0)
 
         def fill_line(made: Any, array: Any, directions: Any, first: Any) -> None:
             for i in range(array.size):
-                index = first + i if first else 0
+                index = first + step * i if first else 0
                 made[i] = active(array[i], _elements(directions, i), index, 0)
 
         return fill_line if array.ndim == 1 else fill
@@ -156,7 +182,7 @@ def _fill_overload(made: Any, array: Any, directions: Any, first: Any) -> Any:
         for place in np.ndindex(array.shape):
             made[place] = active(array[place], _elements_at(directions, place), index, 0)
             if first:
-                index += 1
+                index += step
 
     return fill_any
 
@@ -235,14 +261,14 @@ def _lift_overload(value: Any, directions: Any, first: Any) -> Any:
 
 @functools.cache
 def activate(depth: int) -> Any:
-    """Return a function that makes an array of floats active, also within tuples, and leaves everything else as it is."""
+    """Return a function that makes an array of numbers active, also within tuples, and leaves everything else as it is."""
 
     def activated(value: Any) -> Any:
         """Return an active array of constants."""
 
     @overload(activated)
     def activated_overload(value: Any) -> Any:
-        if isinstance(value, types.Array) and isinstance(value.dtype, types.Float):
+        if isinstance(value, types.Array) and isinstance(value.dtype, (types.Float, types.Complex)):
 
             def convert(value: Any) -> Any:
                 made = empty_active(value, depth)
@@ -316,39 +342,75 @@ def _split_overload(result: Any) -> Any:
             return (split(result[0]),) + split(result[1:])
 
         return split_tuple
-    if isinstance(result, Active):
+    if isinstance(result, (Active, Dual)):
 
         def split_number(result: Any) -> Any:
             return Part(lanes_of(result), index_of(result))
 
         return split_number
-    if isinstance(result, Dual):
+    if isinstance(result, ActiveComplex):
 
-        def split_dual(result: Any) -> Any:
-            return Part(lanes_of(result), 0)
+        def split_complex(result: Any) -> Any:
+            real, imag = lanes_of(result.real), lanes_of(result.imag)
+            return Part(_paired(real, imag), (index_of(result.real), index_of(result.imag)))
 
-        return split_dual
-    if isinstance(result, types.Array) and isinstance(result.dtype, Active):
-        kind = result.dtype.base
-        count = 1
-        while isinstance(kind, Dual):
-            count, kind = 2 * count, kind.base
-        dtype = as_dtype(kind)
-
-        def split_array(result: Any) -> Any:
-            values = np.empty((count,) + result.shape, dtype)
-            indices = np.empty(result.shape, np.int64)
-            for place in np.ndindex(result.shape):
-                number = result[place]
-                lanes = lanes_of(number)
-                indices[place] = index_of(number)
-                for k in range(count):
-                    values[(k,) + place] = lanes[k]
-            return Part(values, indices)
-
-        return split_array
+        return split_complex
+    if isinstance(result, types.Array) and isinstance(result.dtype, (Active, ActiveComplex)):
+        return _split_array(result)
 
     def same(result: Any) -> Any:
         return result
 
     return same
+
+
+def _paired(real: Any, imag: Any) -> Any:
+    """Return the complex numbers with these tuples of parts."""
+
+
+@overload(_paired)
+def _paired_overload(real: Any, imag: Any) -> Any:
+    if len(real) == 1:
+
+        def last(real: Any, imag: Any) -> Any:
+            return (complex(real[0], imag[0]),)
+
+        return last
+
+    def several(real: Any, imag: Any) -> Any:
+        return (complex(real[0], imag[0]),) + _paired(real[1:], imag[1:])
+
+    return several
+
+
+def _split_array(result: Any) -> Any:
+    kind = result.dtype
+    is_complex = isinstance(kind, ActiveComplex)
+    part = kind.real if is_complex else kind
+    count, number_type = lanes(part.base), precision(part)
+    dtype = as_dtype(complex_of(number_type) if is_complex else number_type)
+
+    def split_array(result: Any) -> Any:
+        values = np.empty((count,) + result.shape, dtype)
+        indices = np.empty(result.shape, np.int64)
+        for place in np.ndindex(result.shape):
+            number = result[place]
+            components = lanes_of(number)
+            indices[place] = index_of(number)
+            for k in range(count):
+                values[(k,) + place] = components[k]
+        return Part(values, indices)
+
+    def split_complex_array(result: Any) -> Any:
+        values = np.empty((count,) + result.shape, dtype)
+        indices = np.empty(result.shape + (2,), np.int64)
+        for place in np.ndindex(result.shape):
+            number = result[place]
+            real, imag = lanes_of(number.real), lanes_of(number.imag)
+            indices[place + (0,)] = index_of(number.real)
+            indices[place + (1,)] = index_of(number.imag)
+            for k in range(count):
+                values[(k,) + place] = complex(real[k], imag[k])
+        return Part(values, indices)
+
+    return split_complex_array if is_complex else split_array

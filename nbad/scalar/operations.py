@@ -19,7 +19,6 @@ from nbad.scalar.types import (
     NUMBERS,
     Active,
     Dual,
-    is_active,
     make,
     make_dual,
     terms_of,
@@ -29,7 +28,7 @@ from nbad.scalar.types import (
 #: numba has no annotations.
 types: Any = numba_types
 
-__all__ = ["WIDEST", "typed"]
+__all__ = ["WIDEST", "added", "multiplied", "typed"]
 
 WIDEST = 12
 """Most pairs of a number in registers; an operation whose result would have more puts its longest argument on the tape."""
@@ -43,7 +42,7 @@ def _level(kind: Any) -> Any:
 def _outermost(args: Any) -> Any:
     """Return the level at which a call of these arguments is differentiated, None for plain and foreign arguments."""
     levels = [_level(kind) for kind in args]
-    if not any(levels) or not all(is_active(kind) or isinstance(kind, NUMBERS) for kind in args):
+    if not any(levels) or not all(isinstance(kind, (Active, Dual, *NUMBERS)) for kind in args):
         return None
     if Active in levels:
         return Active
@@ -78,12 +77,14 @@ def _typed(context: Any, function: Any, args: Any) -> Any:
     return signature(Active(plain.return_type, width), *given)
 
 
-def _multiplied(context: Any, builder: Any, base: Any, a: Any, b: Any) -> Any:
+def multiplied(context: Any, builder: Any, base: Any, a: Any, b: Any) -> Any:
+    """Emit the product of two numbers of a type."""
     sig = context.typing_context.resolve_function_type(operator.mul, (base, base), {})
     return context.get_function(operator.mul, sig)(builder, [a, b])
 
 
-def _added(context: Any, builder: Any, base: Any, a: Any, b: Any) -> Any:
+def added(context: Any, builder: Any, base: Any, a: Any, b: Any) -> Any:
+    """Emit the sum of two numbers of a type."""
     sig = context.typing_context.resolve_function_type(operator.add, (base, base), {})
     return context.get_function(operator.add, sig)(builder, [a, b])
 
@@ -112,8 +113,8 @@ def lower_with_formulas(function: Any, formulas: Any) -> Callable[..., Any]:
                 moved = cgutils.create_struct_proxy(sig.args[k])(context, builder, value=args[k]).tangent
                 moved = context.cast(builder, moved, sig.args[k].base, base)
                 if partial is not None:
-                    moved = _multiplied(context, builder, base, moved, partial)
-                tangent = moved if tangent is None else _added(context, builder, base, tangent, moved)
+                    moved = multiplied(context, builder, base, moved, partial)
+                tangent = moved if tangent is None else added(context, builder, base, tangent, moved)
             return make_dual(context, builder, sig.return_type, y, tangent)
         terms = []
         for k, partial in partials:
@@ -121,7 +122,7 @@ def lower_with_formulas(function: Any, formulas: Any) -> Callable[..., Any]:
                 if inner is not None:
                     inner = context.cast(builder, inner, sig.args[k].base, base)
                 if partial is not None:
-                    inner = partial if inner is None else _multiplied(context, builder, base, inner, partial)
+                    inner = partial if inner is None else multiplied(context, builder, base, inner, partial)
                 terms.append((index, inner))
         return make(context, builder, sig.return_type, y, terms)
 

@@ -21,7 +21,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from nbad.scalar.formulas import PLAIN
 from nbad.scalar.lifting import activate
 from nbad.scalar.origins import Origins
-from nbad.scalar.types import Active, is_active
+from nbad.scalar.types import Active, ActiveComplex, folded, is_active, width_of
 
 #: numba has no annotations.
 types: Any = numba_types
@@ -43,9 +43,7 @@ def holds_active(kind: Any) -> bool:
 
 def _folded(kind: Any) -> Any:
     """Return the type that a function takes for an argument: at most one pair, so that one version of the function does."""
-    if isinstance(kind, Active) and kind.width > 1:
-        return Active(kind.base, 1)
-    return kind
+    return folded(kind) if width_of(kind) > 1 else kind
 
 
 class Derived(registry.CPUDispatcher):  # type: ignore[misc]
@@ -137,7 +135,8 @@ class _PlainSetItem(AbstractTemplate):  # type: ignore[misc]
 
     def generic(self, args: Any, kws: Any) -> Any:
         array, _, value = args
-        if isinstance(array, types.Array) and isinstance(array.dtype, types.Float) and holds_active(value):
+        numbers = (types.Float, types.Complex)
+        if isinstance(array, types.Array) and isinstance(array.dtype, numbers) and holds_active(value):
             return signature(types.none, *args)
         return None
 
@@ -280,7 +279,7 @@ def _seeds(state: Any) -> dict[str, Any]:
     around = {label: frozenset(h for h, loop in _loops(blocks) if label in loop.body) for label in blocks}
     made: dict[str, frozenset[int]] = {}
     reads: dict[str, list[frozenset[int]]] = {}
-    folded: set[str] = set()
+    held: set[str] = set()
     for label, block in blocks.items():
         for statement in block.body:
             if isinstance(statement, ir.Del):
@@ -294,17 +293,17 @@ def _seeds(state: Any) -> dict[str, Any]:
             if isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Expr):
                 value = statement.value
                 if value.op == "phi":
-                    folded.add(statement.target.name)
+                    held.add(statement.target.name)
                 elif value.op in ("build_tuple", "build_list", "build_set"):
-                    folded |= {item.name for item in value.items}
+                    held |= {item.name for item in value.items}
     seeds = {}
     for name, kind in state.typemap.items():
-        if not isinstance(kind, Active) or name.startswith("arg."):
+        if not isinstance(kind, (Active, ActiveComplex)) or name.startswith("arg."):
             continue
         readers = reads.get(name, [])
         again = len(readers) > 1 or any(one - made.get(name, one) for one in readers)
-        if name in folded or (kind.width > 1 and again):
-            seeds[name] = Active(kind.base, 1)
+        if name in held or (width_of(kind) > 1 and again):
+            seeds[name] = folded(kind)
     return seeds
 
 

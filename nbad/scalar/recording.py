@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core import errors
 
-from nbad.scalar import operations  # noqa: F401 (its types and rules)
+from nbad.scalar import complex_parts, operations  # noqa: F401 (their types and rules)
 from nbad.scalar.caching import Entry, WritesMore, cache_of
 from nbad.scalar.entries import begin, position
 from nbad.scalar.lifting import lift, split
@@ -50,13 +50,15 @@ _lock = threading.Lock()
 class Recorded(NamedTuple):
     """What a call left.
 
-    `outputs` is what the kernel returned, with a `Part` in the place of each active leaf. `after` has the leaves that were
-    watched, as the kernel left them; a `Part` for each that is active.
+    `outputs` is what the kernel returned, with a `Part` in the place of each active leaf. `firsts` has the first index of
+    each leaf that is asked for; those in `paired` are complex and have two indices an element. `after` has the leaves that
+    were watched, as the kernel left them; a `Part` for each that is active.
     """
 
     outputs: Any
     tape: Tape
     firsts: dict[int, int]
+    paired: frozenset[int]
     lanes: int
     after: dict[int, Any]
 
@@ -68,26 +70,33 @@ class Recorded(NamedTuple):
         Parameters
         ----------
         seeds : sequence of (indices, cotangent)
-            Indices of an output, and its cotangent in float64.
+            Indices of an output, and its cotangent in float64, or complex128 where the output is complex.
         shapes : dict
             Shapes of the leaves that were asked for.
 
         Returns
         -------
         dict
-            For each of these leaves the cotangent, a new float64 array; the highest lane, where there are several.
+            For each of these leaves the cotangent, a new array of float64, or complex128 for a complex leaf; the highest
+            lane, where there are several.
         """
         made = adjoints(self.tape, self.lanes)
         first = made if self.lanes == 1 else made[:, 0]
         for indices, cotangent in seeds:
-            np.add.at(first, indices, cotangent)
+            if cotangent.dtype.kind == "c":
+                cotangent = np.stack([cotangent.real, cotangent.imag], -1)
+            np.add.at(first, np.asarray(indices), cotangent)
         first[0] = -0.0
         self.tape.sweep(made)
         last = made if self.lanes == 1 else made[:, -1]
-        found = {}
+        found: dict[int, np.ndarray] = {}
         for k, start in self.firsts.items():
             size = int(np.prod(shapes[k], dtype=np.int64))
-            found[k] = last[start : start + size].reshape(shapes[k]) + 0.0
+            if k in self.paired:
+                pairs = last[start : start + 2 * size] + 0.0
+                found[k] = pairs.view(np.complex128).reshape(shapes[k])
+            else:
+                found[k] = last[start : start + size].reshape(shapes[k]) + 0.0
         return found
 
 
@@ -172,7 +181,8 @@ def record(
     moved = tuple(sorted({k for one in directions for k in one}))
     function: Derived = derived(call.kernel, depth)
     asked = tuple(asked)
-    sizes = [int(np.size(leaves[k])) for k in asked]
+    paired = frozenset(k for k in asked if np.iscomplexobj(leaves[k]))
+    sizes = [int(np.size(leaves[k])) * (2 if k in paired else 1) for k in asked]
     starts = dict(zip(asked, (1 + np.cumsum([0, *sizes[:-1]])).tolist(), strict=True)) if asked else {}
     inputs = sum(sizes)
     while True:
@@ -189,7 +199,7 @@ def record(
                 tangents.append(
                     np.asarray(tangent, leaves[k].dtype)
                     if isinstance(leaves[k], np.ndarray)
-                    else float(tangent)
+                    else type(leaves[k])(tangent)
                 )
         tape = Tape(inputs)
         try:
@@ -205,10 +215,10 @@ def record(
         tape.finish(end)
         left = {k: leaves[k] for k in watched}
         left |= zip([k for k in active if k in watched], after, strict=True)
-        return Recorded(outputs, tape, starts, 1 << depth, left)
+        return Recorded(outputs, tape, starts, paired, 1 << depth, left)
 
 
 def _written_leaves(call: Call, function: Derived, leaves: Sequence[Any]) -> set[int]:
     """Return the leaves that are arrays into which the kernel may write active numbers."""
     found = {k for argument in tuple(function.written) for k in call.leaves_of(argument)}
-    return {k for k in found if isinstance(leaves[k], np.ndarray) and leaves[k].dtype.kind == "f"}
+    return {k for k in found if isinstance(leaves[k], np.ndarray) and leaves[k].dtype.kind in "fc"}

@@ -21,7 +21,10 @@ types: Any = numba_types
 __all__ = [
     "NUMBERS",
     "Active",
+    "ActiveComplex",
     "Dual",
+    "complex_of",
+    "folded",
     "is_active",
     "lanes",
     "make",
@@ -29,6 +32,7 @@ __all__ = [
     "precision",
     "stripped",
     "terms_of",
+    "width_of",
 ]
 
 NUMBERS = (types.Float, types.Integer, types.Boolean)
@@ -89,6 +93,8 @@ class Active(numba_types.Type):
             base = context.unify_pairs(self.base, other.base)
         elif isinstance(other, (*NUMBERS, Dual)):
             base = context.unify_pairs(self.base, other)
+        elif isinstance(other, types.Complex):
+            return complex_of(self).unify(context, other)
         else:
             return None
         return None if base is None else Active(base, 1)
@@ -102,6 +108,62 @@ class Active(numba_types.Type):
         if isinstance(other, Active) and (other.width < 2 or other.width == self.width):
             return context.can_convert(self.base, other.base) and Conversion.promote
         return None
+
+
+class ActiveComplex(numba_types.Type):
+    """A complex number made of two active numbers, or of two with tangents, whose values are of one type."""
+
+    def __init__(self, real: Any, imag: Any) -> None:
+        self.real = real
+        self.imag = imag
+        super().__init__(f"ActiveComplex({real}, {imag})")
+
+    @property
+    def base(self) -> Any:
+        """Type of the value."""
+        return complex_of(self.real.base)
+
+    def unify(self, context: Any, other: Any) -> Any:
+        """Return the type that holds both: one pair a part."""
+        if isinstance(other, ActiveComplex):
+            other = other.real
+        elif isinstance(other, types.Complex):
+            other = other.underlying_float
+        elif not isinstance(other, (*NUMBERS, Active, Dual)):
+            return None
+        return _or_none(complex_of, _or_none(folded, context.unify_pairs(self.real, other)))
+
+    def can_convert_from(self, context: Any, other: Any) -> Any:
+        """Let plain numbers in, and real ones."""
+        return Conversion.promote if isinstance(other, (*NUMBERS, types.Complex, Active, Dual)) else None
+
+    def can_convert_to(self, context: Any, other: Any) -> Any:
+        """Let pairs be put on the tape, and the precision change."""
+        if isinstance(other, ActiveComplex):
+            parts = ((self.real, other.real), (self.imag, other.imag))
+            return all(context.can_convert(*pair) is not None for pair in parts) and Conversion.promote
+        return None
+
+
+def complex_of(part: Any) -> Any:
+    """Return the type of complex numbers with parts of a type."""
+    return (
+        ActiveComplex(part, part) if is_active(part) else types.Complex(f"complex{2 * part.bitwidth}", part)
+    )
+
+
+def folded(kind: Any) -> Any:
+    """Return the type of an active number with one pair, or with one for each part."""
+    if isinstance(kind, ActiveComplex):
+        return ActiveComplex(folded(kind.real), folded(kind.imag))
+    return Active(kind.base, 1) if isinstance(kind, Active) else kind
+
+
+def width_of(kind: Any) -> int:
+    """Return the number of pairs, of the part that has more of them; 0 for what has none."""
+    if isinstance(kind, ActiveComplex):
+        return max(width_of(kind.real), width_of(kind.imag))
+    return kind.width if isinstance(kind, Active) else 0
 
 
 def _or_none(kind: Any, base: Any) -> Any:
@@ -125,7 +187,7 @@ class _ActiveModel(models.StructModel):  # type: ignore[misc]
 
 def is_active(kind: Any) -> bool:
     """Return whether a type is that of a number with a derivative."""
-    return isinstance(kind, (Active, Dual))
+    return isinstance(kind, (Active, ActiveComplex, Dual))
 
 
 def stripped(kind: Any) -> Any:
