@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,8 +18,9 @@ import numpy as np
 from numba.core import errors, registry
 
 from nbad import tree
-from nbad.errors import InputTypeError, NoRuleError, where
+from nbad.errors import InputTypeError
 from nbad.kernel_effects import changing_leaves, settle
+from nbad.kernel_errors import explained
 from nbad.kernels.hashing import fingerprint
 from nbad.methods import user_line
 from nbad.recorder import dtype_of
@@ -37,8 +37,6 @@ from nbad.transforms import CONVERTERS
 __all__ = ["Jitted", "njit"]
 
 Leaves = Sequence[Any]
-#: Where numba says that something is.
-_LINE = re.compile(r'File "([^"<]+)", line (\d+)')
 _NUMBERS = (bool, int, float, complex, np.generic)
 
 
@@ -248,29 +246,11 @@ def _recorded(site: _Site, operands: Leaves, asked: Sequence[int], tangents: Seq
     try:
         made = record(site.call, site.filled(operands), asked, tangents, () if tangents else site.changing)
     except errors.NumbaError as error:
-        raise _explained(site.call.kernel, error) from None
+        raise explained(site.call, site.filled(operands), error) from None
     for listener in current():
         listener.entries += made.tape.entries
         listener.entry_bytes += made.tape.nbytes
     return made
-
-
-def _explained(kernel: Any, error: Exception) -> NoRuleError:
-    """Return one clear error for what numba says about a kernel."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    reason = next((line for line in lines if line and "nopython mode pipeline" not in line), "")
-    code = kernel.py_func.__code__
-    place = where(code.co_filename, code.co_firstlineno)
-    for line in lines:
-        found = _LINE.match(line)
-        if found is not None:
-            place = where(found[1], int(found[2]))
-            break
-    return NoRuleError(
-        f"the kernel {kernel.py_func.__name__} cannot be differentiated: {reason}",
-        at=place,
-        fix="docs/reference/kernels.md lists what can.",
-    )
 
 
 # The rows ---------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core import bytecode, caching, config, registry
+from numba.core import bytecode, caching, config, errors, registry
 from numba.core import types as all_types
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -208,6 +208,10 @@ class Entry(registry.CPUDispatcher):  # type: ignore[misc]
         bytecode.FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(7), "big"))
         try:
             return super().compile(sig)
+        except (errors.NumbaError, WritesMore, MemoryError):
+            raise
+        except Exception as error:  # numba's own, not the kernel's: that has not run
+            raise errors.LoweringError(str(error) or type(error).__name__) from error
         finally:
             bytecode.FunctionIdentity._unique_ids = before
 

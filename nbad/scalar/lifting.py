@@ -8,7 +8,7 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.core import cgutils
+from numba.core import cgutils, errors
 from numba.core import types as numba_types
 from numba.extending import overload
 from numba.np import arrayobj
@@ -357,6 +357,11 @@ def _split_overload(result: Any) -> Any:
         return split_complex
     if isinstance(result, types.Array) and isinstance(result.dtype, (Active, ActiveComplex)):
         return _split_array(result)
+
+    if "Active(" in str(result) or "Dual(" in str(result):
+        raise errors.TypingError(
+            f"the kernel returns {result}, and not an array, a number or a tuple of these"
+        )
 
     def same(result: Any) -> Any:
         return result

@@ -189,10 +189,27 @@ def _register_plain(function: Any) -> None:
         for kind, number, wanted in zip(sig.args, args, plain.args, strict=True):
             value = value_of(context, builder, kind, number) if isinstance(kind, level) else number
             values.append(context.cast(builder, value, _below(kind, level), wanted))
-        return context.get_function(function, plain)(builder, values)
+        try:
+            run = context.get_function(function, plain)
+        except NotImplementedError:  # an overload, which goes by its type
+            kind = context.typing_context.resolve_value_type(function)
+            run = context.get_function(
+                kind, context.typing_context.resolve_function_type(kind, plain.args, {})
+            )
+        return run(builder, values)
 
     for kinds in (*_combinations(1), *_combinations(2)):
         lower_builtin(function, *kinds)(emit)
+
+
+@lower_builtin("print_item", Active)
+def _print_item(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Print the value."""
+    kind = sig.args[0].base
+    value = value_of(context, builder, sig.args[0], args[0])
+    while isinstance(kind, Dual):
+        kind, value = kind.base, value_of(context, builder, kind, value)
+    return context.get_function("print_item", signature(types.none, kind))(builder, [value])
 
 
 for _function, _formulas in FORMULAS.items():

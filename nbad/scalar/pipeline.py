@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import operator
 import threading
+import warnings
 from typing import Any
 
 import numba
@@ -19,8 +20,10 @@ from numba.core.compiler_machinery import register_pass
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from nbad.scalar.formulas import PLAIN
+from nbad.methods import user_level
 from nbad.scalar.lifting import activate
 from nbad.scalar.origins import Origins
+from nbad.scalar.refused import refuse
 from nbad.scalar.types import Active, ActiveComplex, folded, is_active, width_of
 
 #: numba has no annotations.
@@ -61,8 +64,6 @@ class Derived(registry.CPUDispatcher):  # type: ignore[misc]
         Positions of the array parameters that active numbers are written into.
     entries : dict
         Its entry points.
-    serial : bool
-        It was to run in parallel, and does not.
     """
 
     def __init__(self, original: Any, depth: int) -> None:
@@ -76,7 +77,6 @@ class Derived(registry.CPUDispatcher):  # type: ignore[misc]
         self.written: set[int] = set()
         self.entries: dict[Any, Any] = {}
         activate(depth)  # numba looks for new overloads before it compiles, not meanwhile
-        self.serial = bool(original.targetoptions.get("parallel"))
 
     def compile(self, sig: Any) -> Any:
         """Compile for argument types."""
@@ -116,6 +116,13 @@ def derived(original: Any, depth: int) -> Derived:
         if seen is not None and seen is not first:
             made = {}
         vars(original)["_nbad_derived"] = first, made
+        if original.targetoptions.get("parallel") and not made:
+            warnings.warn(
+                f"{original.py_func.__name__} runs serially where it is differentiated, although it is compiled with "
+                "parallel=True",
+                RuntimeWarning,
+                stacklevel=user_level(),
+            )
         if depth not in made:
             made[depth] = Derived(original, depth)
         found: Derived = made[depth]
@@ -169,6 +176,7 @@ class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
                 continue
             seeds = _seeds(state)
             if not seeds.keys() - state.locals.keys():
+                refuse(state, holds_active)
                 return True
             state.locals = {**seeds, **state.locals}
         raise errors.TypingError("the types of active numbers do not settle")
@@ -200,7 +208,8 @@ class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
                 if statement.value.index not in me.written:
                     me.written.add(statement.value.index)
                     raise errors.TypingError(
-                        "active numbers are written into a plain argument", loc=statement.loc
+                        "a number that carries a derivative is written into an argument that cannot hold it",
+                        loc=statement.loc,
                     )
             elif _wrap(function, state.func_ir, statement, activate(me.depth)):
                 grown = True
