@@ -83,7 +83,8 @@ def settle(
         carries = False
         if isinstance(found, Part):
             start = firsts.get(k, 0)
-            expected: Any = np.arange(start, start + values.size).reshape(values.shape) if start else 0
+            expected: Any = np.arange(start, start + found.indices.size)
+            expected = expected.reshape(found.indices.shape) if start else 0
             carries = bool(np.any(found.indices != expected))
         if not alone and (carries or (is_traced(original) and not same)):
             name = call.kernel.py_func.__name__

@@ -36,6 +36,12 @@ def itself(x):
 
 
 @numba.njit
+def complex_into(z, out):
+    out[0] = z[0] * z[1]
+    return out[0].real
+
+
+@numba.njit
 def reads(x, y):
     return x[0] * y[1] + x[2] * y[0]
 
@@ -53,6 +59,18 @@ def test_an_argument_that_is_asked_for_is_not_changed() -> None:
     np.testing.assert_allclose(nbad.grad(itself)(x), np.full(3, 12.0))
     np.testing.assert_allclose(nbad.hvp(itself)(x, np.array([1.0, 0.0, 0.0])), np.full(3, 2.0))
     np.testing.assert_array_equal(x, X)
+
+
+def test_complex_numbers_written_into_arguments() -> None:
+    z, out = np.array([1.0 + 2.0j, 3.0]), np.zeros(1, complex)
+    np.testing.assert_allclose(nbad.grad(complex_into)(z, out), [3.0, 1.0 - 2.0j])
+    assert out[0] == z[0] * z[1]
+    kernel = nbad.njit(complex_into)
+    with pytest.raises(nbad.DetachError, match="'out'"):
+        nbad.grad(lambda z: kernel(2 * z, out))(z)
+    found = nbad.grad(lambda z: kernel(2 * z, 0 * out + z[:1]))
+    with pytest.raises(nbad.DetachError, match="'out'"):
+        found(z)
 
 
 def test_a_derivative_in_an_argument_is_refused_in_traced_code() -> None:

@@ -19,8 +19,8 @@ from numba.core import types as numba_types
 from numba.core.compiler_machinery import register_pass
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-from nbad.scalar.formulas import PLAIN
 from nbad.methods import user_level
+from nbad.scalar.formulas import PLAIN
 from nbad.scalar.lifting import activate
 from nbad.scalar.origins import Origins
 from nbad.scalar.refused import refuse
@@ -118,8 +118,8 @@ def derived(original: Any, depth: int) -> Derived:
         vars(original)["_nbad_derived"] = first, made
         if original.targetoptions.get("parallel") and not made:
             warnings.warn(
-                f"{original.py_func.__name__} runs serially where it is differentiated, although it is compiled with "
-                "parallel=True",
+                f"{original.py_func.__name__} runs serially where it is differentiated, although it is compiled to "
+                "run in parallel",
                 RuntimeWarning,
                 stacklevel=user_level(),
             )
