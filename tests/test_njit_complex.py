@@ -1,4 +1,4 @@
-"""Complex numbers in kernels."""
+"""Complex numbers and Fourier transforms in kernels."""
 
 import cmath
 from typing import Any
@@ -216,3 +216,65 @@ def test_a_complex_sum_writes_two_entries_a_step() -> None:
             nbad.grad(lambda z, x: np.real(nbad.njit(scaled)(z, x)), wrt)(Z, X)
         counts.append(account.entries)
     assert counts == [2 * Z.size, 2 * Z.size]
+
+
+@numba.njit
+def transforms(x, z, w):
+    half = np.fft.rfft(x)
+    back = np.fft.irfft(half, 7)
+    padded = np.fft.fft(z, 6, norm="ortho")
+    plane = np.fft.ifft2(z.reshape((2, 2)), (3, 1), norm="forward")
+    box = np.fft.rfftn(x.reshape((2, 2, 2)), axes=(0, 2))
+    box[0, 0, 0] *= np.fft.fft(w)[1]
+    return half, back, padded, plane, box
+
+
+SIGNAL = RNG.random(8)
+WAVE = RNG.random(4) + 1j * RNG.random(4)
+
+
+def test_transforms_are_differentiated() -> None:
+    loss, plain = loss_of(nbad.njit(transforms)), loss_of(transforms)
+    value, gradients = nbad.value_and_grad(loss, (0, 1))(SIGNAL, WAVE, W)
+    assert value == plain(SIGNAL, WAVE, W)
+    for k, gradient in enumerate(gradients):
+        expected = difference(plain, (SIGNAL, WAVE, W), k)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-7)
+
+
+@numba.njit
+def filtered(x, weights):
+    total = 0.0
+    spectrum = np.fft.rfft(x)
+    for k in range(spectrum.size):
+        spectrum[k] *= weights[k]
+    y = np.fft.irfft(spectrum, x.size)
+    for i in range(x.size):
+        total += y[i] ** 2
+    return total
+
+
+def test_a_transform_is_one_block_of_the_tape() -> None:
+    """Longer than a chunk of the tape; an element costs entries of its own only where it is multiplied and summed."""
+    n = 2**18
+    x = np.random.default_rng(1).random(n)
+    weights = 0.5 / (1 + np.arange(n // 2 + 1.0))
+    with nbad.report() as account:
+        gradient = nbad.grad(filtered)(x, weights)
+    bins = n // 2 + 1
+    assert account.entries == 2 * bins + 2 * bins + n + n
+    smooth = np.fft.irfft(np.fft.rfft(x) * weights**2, n)
+    np.testing.assert_allclose(gradient, 2 * smooth, rtol=1e-9, atol=1e-12)
+    x, weights = x[:8], weights[:5]
+    smooth = np.fft.irfft(np.fft.rfft(x) * weights**2, 8)
+    np.testing.assert_allclose(nbad.hvp(filtered)(x, weights, x), 2 * smooth, rtol=1e-12)
+
+
+@numba.njit
+def into(x):
+    return np.fft.fft(x, out=np.empty(3, np.complex128))[0].real
+
+
+def test_a_transform_into_an_array_is_refused() -> None:
+    with pytest.raises(nbad.errors.NoRuleError, match="out="):
+        nbad.grad(into)(X)

@@ -1,9 +1,10 @@
 """The tape of a kernel: how compiled code writes it.
 
 Owns the layout. A tape is a chain of chunks, each of `CHUNK` bytes that begin with `HEADER`: addresses of the next chunk and of
-the one before, and where the entries end. An entry is a number k of pairs, which stand before it: an index (int64) and the
-partial derivative in it (as many float64 as a value has lanes). So the sweep, which reads from the end, sees k first. The
-result of an entry has no field: the n-th entry has the index n, counted after the inputs; index 0 is "constant".
+the one before, where the entries end, and the address of descriptions of blocks (`nbad.scalar.blocks`).
+An entry is a number k of pairs, which stand before it: an index (int64) and the partial derivative in it (as many
+float64 as a value has lanes). So the sweep, which reads from the end, sees k first. The result of an entry has no field: the
+n-th entry has the index n, counted after the inputs; index 0 is "constant".
 
 Where the tape is written is kept in variables of the compiled module, which all functions compiled into an entry point
 share. They are set under the interpreter's lock, which the entry point never gives up: one kernel records at a time.
@@ -38,7 +39,7 @@ CHUNK = 1 << 22
 """Bytes of a chunk."""
 
 HEADER = 32
-"""Bytes before the entries of a chunk: next chunk, chunk before, end of the entries, unused."""
+"""Bytes before the entries of a chunk: next chunk, chunk before, end of the entries, descriptions of blocks."""
 
 PAIRS = 1024
 """Most pairs of one entry; longer sums are entries of entries."""
@@ -230,6 +231,7 @@ def _grow() -> None:
         following = allocate(CHUNK)
         store(following, 0)
         store(following + 8, chunk)
+        store(following + 24, 0)
         store(chunk, following)
     _put("chunk", following)
     _put("cursor", following + HEADER)

@@ -33,7 +33,7 @@ from nbad.scalar.types import (
 #: numba has no annotations.
 types: Any = numba_types
 
-__all__ = ["Part", "activate", "base_of", "lift", "split"]
+__all__ = ["Part", "activate", "base_of", "empty_active", "lift", "real_type", "split"]
 
 
 class Part(NamedTuple):
@@ -57,7 +57,7 @@ def base_of(kind: Any, depth: int) -> Any:
 @intrinsic
 def active(context: Any, value: Any, directions: Any, index: Any, width: Any) -> Any:
     """Return an active number of a number, a tuple of its tangents, and an index; that of an imaginary part is the next."""
-    base = base_of(_real_type(value), len(directions))
+    base = base_of(real_type(value), len(directions))
     part = Active(base, width.literal_value)
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -79,7 +79,8 @@ def active(context: Any, value: Any, directions: Any, index: Any, width: Any) ->
     return kind(value, directions, types.int64, width), emit
 
 
-def _real_type(kind: Any) -> Any:
+def real_type(kind: Any) -> Any:
+    """Return the type of the parts of a number."""
     return kind.underlying_float if isinstance(kind, types.Complex) else kind
 
 
@@ -141,7 +142,7 @@ def index_of(context: Any, number: Any) -> Any:
 def empty_active(context: Any, array: Any, depth: Any) -> Any:
     """Return an array of active numbers with arbitrary contents, of the shape of an array of floats."""
     layout = array.layout if array.layout in "CF" else "C"
-    element = Active(base_of(_real_type(array.dtype), depth.literal_value), 0)
+    element = Active(base_of(real_type(array.dtype), depth.literal_value), 0)
     if isinstance(array.dtype, types.Complex):
         element = complex_of(element)
     made = types.Array(element, array.ndim, layout)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core import errors
 
-from nbad.scalar import complex_parts, operations  # noqa: F401 (their types and rules)
+from nbad.scalar import complex_parts, fourier, operations  # noqa: F401 (their types and rules)
 from nbad.scalar.caching import Entry, WritesMore, cache_of
 from nbad.scalar.entries import begin, position
 from nbad.scalar.lifting import lift, split

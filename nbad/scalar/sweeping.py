@@ -13,6 +13,7 @@ import numpy as np
 from nbad._jit import jit
 from nbad.config import SETTINGS
 from nbad.kernels import memory
+from nbad.scalar.blocks import block_bytes, free_blocks, pull_block
 from nbad.scalar.entries import CHUNK, HEADER, allocate, free, load, load_float, store
 
 __all__ = ["Tape", "adjoints"]
@@ -27,21 +28,25 @@ def _first_chunk() -> Any:
     chunk = allocate(CHUNK)
     store(chunk, 0)
     store(chunk + 8, 0)
+    store(chunk + 24, 0)
     return chunk
 
 
 @jit("int64(int64, int64)")
 def _keep(first: int, chunks: int) -> int:
-    """Give back all chunks after the first `chunks`; return how many stay."""
+    """Give back all chunks after the first `chunks`, and what blocks left in these; return how many stay."""
     kept = 1
     chunk = first
+    free_blocks(chunk)
     while kept < chunks and load(chunk) != 0:
         chunk = load(chunk)
+        free_blocks(chunk)
         kept += 1
     rest = load(chunk)
     store(chunk, 0)
     while rest != 0:
         following = load(rest)
+        free_blocks(rest)
         free(rest)
         rest = following
     return kept
@@ -55,11 +60,13 @@ def _free_all(first: int) -> None:
 
 @jit("UniTuple(int64, 3)(int64, int64, int64, int64, float64[::1])", boundscheck=False)
 def _sweep(chunk: int, end: int, index: int, most: int, adjoint: np.ndarray) -> tuple[int, int, int]:
-    """Sweep back over at most `most` chunks; return the chunk, the end of its entries and the index to go on from."""
+    """Sweep back over at most `most` chunks, and up to a block; return chunk, end of its entries and index to go on from."""
     for _ in range(most):
         begin = chunk + HEADER
         while end > begin:
             pairs = load(end - 8)
+            if pairs < 0:
+                return chunk, end, index
             end -= 8 + 16 * pairs
             g = adjoint[index]
             index -= 1
@@ -84,6 +91,8 @@ def _sweep_lanes(chunk: int, end: int, index: int, most: int, adjoint: np.ndarra
         begin = chunk + HEADER
         while end > begin:
             pairs = load(end - 8)
+            if pairs < 0:
+                return chunk, end, index
             end -= 8 + (8 + 8 * lanes) * pairs
             g = adjoint[index]
             index -= 1
@@ -166,6 +175,9 @@ class Tape:
         chunk, end, index = self.chunk, self.end, self.inputs + self.entries
         run = _sweep if adjoint.ndim == 1 else _sweep_lanes
         while chunk:
+            if end > chunk + HEADER and _word(end - 8) < 0:
+                end, index = pull_block(end, index, adjoint)
+                continue
             # A few chunks at a time, so that Ctrl-C is heard.
             chunk, end, index = run(chunk, end, index, 8, adjoint)
 
@@ -174,7 +186,7 @@ class Tape:
         """Bytes of the entries."""
         total, chunk, end = 0, self.chunk, self.end
         while chunk:
-            total += end - chunk - HEADER
+            total += end - chunk - HEADER + int(block_bytes(chunk))
             chunk = int(_word(chunk + 8))
             end = int(_word(chunk + 16)) if chunk else 0
         return total
