@@ -43,6 +43,7 @@ from nbad.primitive import primitive
 from nbad.report import CompileReport, Report, report
 from nbad.rules.convolution import convolve, correlate
 from nbad.rules.patches import patches
+from nbad.scanning import scan
 from nbad.transforms import grad, stop_gradient, value_and_grad, vjp
 from nbad.tree import register
 
@@ -93,6 +94,7 @@ __all__ = [
     "ravel",
     "register",
     "report",
+    "scan",
     "scipy",
     "scipy_fft",
     "set_threads",

@@ -25,12 +25,15 @@ class Settings:
         "scalar", "avx2" or "avx512" for the block kernels; None takes the best that the machine has.
     memory_limit : int or None
         Bytes of idle memory that may wait for reuse; None for the default.
+    tape_limit : int or None
+        Bytes that the tape of one call of a kernel may take; None for half of the memory of the machine.
     """
 
     mutation_check: bool = True
     nan: str | None = None
     instruction_set: str | None = None
     memory_limit: int | None = None
+    tape_limit: int | None = None
 
 
 SETTINGS = Settings()

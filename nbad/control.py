@@ -29,7 +29,8 @@ def config(**changes: Any) -> contextlib.AbstractContextManager[Settings]:
         the sweep. ``nan`` ("raise" or None): look at the results of every operation, forward and backward, and raise
         `NonFiniteError` at the first one that makes a NaN or an infinity; slow, for debugging. ``instruction_set``
         ("scalar", "avx2", "avx512" or None for the best of this machine): vector functions of the block kernels.
-        ``memory_limit`` (bytes or None for the default): idle memory that waits for reuse.
+        ``memory_limit`` (bytes or None for the default): idle memory that waits for reuse. ``tape_limit`` (bytes or None for
+        half of the memory): what the tape of one call of a kernel may take, see `nbad.njit` and `nbad.scan`.
 
     Returns
     -------

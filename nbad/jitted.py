@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numba
@@ -47,6 +47,7 @@ class _Site(Opaque):
         "call",
         "changing",
         "constants",
+        "keeps",
         "latest",
         "looks",
         "outputs",
@@ -61,6 +62,8 @@ class _Site(Opaque):
         self.constants = constants
         #: Arrays that the kernel may write into: each run gets copies.
         self.changing: tuple[int, ...] = ()
+        #: The first run leaves its tape for the pull.
+        self.keeps = True
         self.places = places
         self.looks: list[tuple[np.dtype[Any], int]] = []
         self.outputs: list[tuple[int, np.dtype[Any], tuple[int, ...]]] = []
@@ -81,6 +84,8 @@ class _Site(Opaque):
 
     def tape_of(self, operands: Leaves, asked: tuple[int, ...]) -> Any:
         """Return the tape of the forward for these operands, if it wrote one; from now on it does."""
+        if not self.keeps:
+            return None
         if self.recorded is not None:
             return self.recorded if set(asked) <= set(self.recorded.firsts) else None
         latest, self.latest = self.latest, None
@@ -327,14 +332,17 @@ class Jitted:
     ----------
     kernel : Dispatcher
         What numba made; it is called where nothing is traced.
-    alone : bool
-        It is the whole function that is differentiated, and no part of one.
+    own : container of int
+        Positions of the arguments that no traced code reads after the call, see `nbad.kernel_effects.settle`.
+    keeps : bool
+        A call keeps its tape for the pull; otherwise the pull runs the kernel again.
     """
 
-    def __init__(self, kernel: Any, alone: bool = False) -> None:
+    def __init__(self, kernel: Any, own: Container[int] = (), keeps: bool = True) -> None:
         functools.update_wrapper(self, kernel.py_func)
         self.kernel = kernel
-        self.alone = alone
+        self.own = own
+        self.keeps = keeps
         self._signature = inspect.signature(kernel.py_func)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -353,7 +361,9 @@ class Jitted:
         plainly = [underlying(x) for x in operands]
         site.looks = [(dtype_of(x), form_of(x)) for x in plainly]
         site.changing = changing_leaves(call, dict(zip(places, plainly, strict=True)))
-        return _recorded_call(site, operands, plainly, self.alone)
+        site.keeps = self.keeps
+        own = [k for i in range(len(arguments)) if i in self.own for k in call.leaves_of(i)]
+        return _recorded_call(site, operands, plainly, own)
 
     def __repr__(self) -> str:
         """Show the name."""
@@ -384,7 +394,7 @@ def _spelled(kernel: Any, value: Any, leaves: list[Any], names: dict[str, Any]) 
     return f"{{{len(leaves) - 1}}}"
 
 
-def _recorded_call(site: _Site, operands: list[Any], plainly: list[Any], alone: bool) -> Any:
+def _recorded_call(site: _Site, operands: list[Any], plainly: list[Any], own: list[int]) -> Any:
     """Return what a call with traced operands returns."""
     first = not any(is_traced(x._value) or x._tape.records for x in operands if type(x) is Traced)
     asked = [k for k, x in enumerate(operands) if is_traced(x) and site.differentiable(k)]
@@ -394,15 +404,15 @@ def _recorded_call(site: _Site, operands: list[Any], plainly: list[Any], alone: 
             operands[k]
         ):  # the node keeps what it was before the call
             operands[k] = plainly[k] = plainly[k].copy()
-    if asked and (first or site.changing):
+    if asked and ((first and site.keeps) or site.changing):
         made = _recorded(site, plainly, tuple(site.places[k] for k in asked), ())
-        site.recorded = made if first else None
+        site.recorded = made if first and site.keeps else None
         result = tree.map_leaves(_value, _merged(made.outputs))
-        settle(site.call, given, made.after, made.firsts, alone=alone)
+        settle(site.call, given, made.after, made.firsts, own)
     else:
         filled = site.filled(plainly)
         result = _plain_result(site, filled)
-        settle(site.call, given, {k: filled[k] for k in site.changing}, {}, alone=alone)
+        settle(site.call, given, {k: filled[k] for k in site.changing}, {}, own)
     skeleton, leaves = tree.take_apart(result)
     outputs = [i for i, leaf in enumerate(leaves) if is_array(leaf) or isinstance(leaf, _NUMBERS)]
     if not outputs:
@@ -461,7 +471,7 @@ def njit(function: Any = None, /, **options: Any) -> Any:
 
 def _whole(function: Any) -> Jitted:
     """Return a kernel that is differentiated by itself."""
-    return Jitted(function.kernel if isinstance(function, Jitted) else function, alone=True)
+    return Jitted(function.kernel if isinstance(function, Jitted) else function, own=range(1 << 16))
 
 
 CONVERTERS[registry.CPUDispatcher] = CONVERTERS[Jitted] = _whole

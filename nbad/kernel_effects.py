@@ -6,7 +6,7 @@ derivative that would be lost there raises.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,11 @@ def changing_leaves(call: Call, leaves: Mapping[int, Any]) -> tuple[int, ...]:
 
 
 def settle(
-    call: Call, leaves: Mapping[int, Any], after: Mapping[int, Any], firsts: Mapping[int, int], *, alone: bool
+    call: Call,
+    leaves: Mapping[int, Any],
+    after: Mapping[int, Any],
+    firsts: Mapping[int, int],
+    own: Container[int],
 ) -> None:
     """Put into the caller's arrays what a kernel wrote.
 
@@ -66,9 +70,9 @@ def settle(
         What the kernel left in them.
     firsts : mapping
         The index of the first number of each leaf that was asked for.
-    alone : bool
-        The kernel is the whole function that is differentiated: nobody can read its arguments afterwards but the caller, who
-        gets plain numbers. An array that is asked for stays as it is.
+    own : container of int
+        Leaves that no traced code reads afterwards: those of a kernel that is the whole function that is differentiated. The
+        caller gets plain numbers there. An array that is asked for stays as it is.
 
     Raises
     ------
@@ -86,7 +90,7 @@ def settle(
             expected: Any = np.arange(start, start + found.indices.size)
             expected = expected.reshape(found.indices.shape) if start else 0
             carries = bool(np.any(found.indices != expected))
-        if not alone and (carries or (is_traced(original) and not same)):
+        if k not in own and (carries or (is_traced(original) and not same)):
             name = call.kernel.py_func.__name__
             raise DetachError(
                 f"{name} writes into its argument {_argument(call, k)!r}, which would silently drop a derivative",

@@ -146,6 +146,7 @@ ORDER = [
     "kernel_effects",
     "kernel_errors",
     "jitted",
+    "scanning",
     "replay.simplify",
     "replay.broadcasts",
     "replay.convolutions",

@@ -224,7 +224,7 @@ class _EntryCache(caching._Cache):  # type: ignore[misc]
     """
 
     def __init__(self, kernel: Any, key: tuple[Any, ...], count: int, written: tuple[int, ...]) -> None:
-        own = kernel._cache
+        own = _owner(kernel)._cache
         self._impl = own._impl
         self._file = _KeyedCacheFile(
             cache_path=own.cache_path,
@@ -302,6 +302,11 @@ def cache_of(kernel: Any, key: tuple[Any, ...], count: int, written: tuple[int, 
     written : tuple of int
         Which of them it takes as written.
     """
-    if isinstance(kernel._cache, caching.FunctionCache):
+    if isinstance(_owner(kernel)._cache, caching.FunctionCache):
         return _EntryCache(kernel, key, count, written)
     return caching.NullCache()
+
+
+def _owner(kernel: Any) -> Any:
+    """Return the kernel itself, or the user's that it was written out for."""
+    return vars(kernel).get("written_for", kernel)

@@ -74,7 +74,7 @@ class Derived(registry.CPUDispatcher):  # type: ignore[misc]
         self.original = original
         self.depth = depth
         self.parameters = list(inspect.signature(original.py_func).parameters)
-        self.written: set[int] = set()
+        self.written: set[int] = set(vars(original).get("activated", ()))
         self.entries: dict[Any, Any] = {}
         activate(depth)  # numba looks for new overloads before it compiles, not meanwhile
 

@@ -6,6 +6,8 @@ function written out for the containers of its arguments; it takes leaves.
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 import threading
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core import errors
 
+from nbad.config import SETTINGS
 from nbad.scalar import complex_parts, fourier, operations  # noqa: F401 (their types and rules)
 from nbad.scalar.caching import Entry, WritesMore, cache_of
 from nbad.scalar.entries import begin, position
@@ -23,8 +26,13 @@ from nbad.scalar.sweeping import Tape, adjoints
 
 __all__ = ["Call", "Recorded", "record"]
 
-ROOM = 1 << 40
-"""Bytes that the tape of one call may take."""
+
+@functools.cache
+def _half_of_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):  # not told on this system
+        return 1 << 33
 
 
 class Call(NamedTuple):
@@ -185,6 +193,7 @@ def record(
     sizes = [int(np.size(leaves[k])) * (2 if k in paired else 1) for k in asked]
     starts = dict(zip(asked, (1 + np.cumsum([0, *sizes[:-1]])).tolist(), strict=True)) if asked else {}
     inputs = sum(sizes)
+    room = _half_of_memory() if SETTINGS.tape_limit is None else SETTINGS.tape_limit
     while True:
         written = tuple(sorted(_written_leaves(call, function, leaves) - {*asked, *moved}))
         active = sorted({*asked, *moved, *written})
@@ -203,7 +212,14 @@ def record(
                 )
         tape = Tape(inputs)
         try:
-            outputs, after, end = entry(tape.first, ROOM, inputs, firsts or (0,), *leaves, *tangents)
+            outputs, after, end = entry(tape.first, room, inputs, firsts or (0,), *leaves, *tangents)
+        except MemoryError as error:
+            if "tape" not in str(error):
+                raise
+            raise MemoryError(
+                f"the tape of {call.kernel.py_func.__name__} is larger than {room} bytes\n"
+                "  Divide its loop with nbad.scan, which needs a part of it at a time, or set nbad.config(tape_limit=...)."
+            ) from None
         except WritesMore as more:
             arguments = range(len(call.arguments))
             function.written |= {i for i in arguments if more.written & set(call.leaves_of(i))}
