@@ -106,11 +106,11 @@ def _loop(step: Any, count: int, counted: bool) -> Any:
     text = (
         f"def {step.py_func.__name__}(state, start, stop{given}{params}):\n"
         " for i in range(start, stop):\n"
-        f"  state = step(state, {item}{params})\n"
+        f"  state = one_step(state, {item}{params})\n"
         " return state\n"
     )
     code = step.py_func.__code__
-    space = {"step": step, "__name__": step.py_func.__module__}
+    space = {"one_step": step, "__name__": step.py_func.__module__}
     exec(compile("\n" * (code.co_firstlineno - 1) + text, code.co_filename, "exec"), space)
     loop = numba.njit(space[step.py_func.__name__])
     loop.activated = {0}

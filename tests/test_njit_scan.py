@@ -24,7 +24,7 @@ def swing(state, push, stiffness):
 
 
 @numba.njit
-def heat(u, i, c):
+def step(u, i, c):  # a name that the loop might use itself
     new = u.copy()
     for k in range(1, u.size - 1):
         new[k] = u[k] + c[0] * (u[k - 1] - 2 * u[k] + u[k + 1])
@@ -92,15 +92,15 @@ def test_states_of_tuples_with_an_array_of_inputs() -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("step", [heat, in_place])
-def test_memory_is_that_of_a_part(step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("one", [step, in_place])
+def test_memory_is_that_of_a_part(one: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbad.scalar import recording
 
     u, c, n = np.linspace(0.0, 1.0, _SHORTEST // 8) ** 2, np.array([0.2]), 60
     kept = u.copy()
 
     def loss(u: Any, c: Any) -> Any:
-        return np.sum(nbad.scan(step, u, n, c) ** 2)
+        return np.sum(nbad.scan(one, u, n, c) ** 2)
 
     live: list[int] = [0]
     made = recording.Tape.finish
@@ -122,7 +122,7 @@ def test_memory_is_that_of_a_part(step: Any, monkeypatch: pytest.MonkeyPatch) ->
     def whole(u, c):
         u = u.copy()
         for i in range(n):
-            u = step(u, i, c)
+            u = one(u, i, c)
         return u
 
     expected = nbad.grad(lambda u, c: np.sum(nbad.njit(whole)(u, c) ** 2), (0, 1))(u, c)
