@@ -28,6 +28,7 @@ from nbad.regions import RowsByOutputs, is_array, members, restored
 from nbad.replay.graph import form_of
 from nbad.report import current
 from nbad.scalar.lifting import Part
+from nbad.scalar.reaching import dependence
 from nbad.scalar.recording import Call, record
 from nbad.table import Keep
 from nbad.tape import Opaque
@@ -173,6 +174,25 @@ class _Term(NamedTuple):
             np.asarray(found[place], self.site.looks[k][0])
             for k, place in zip(self.wanted, asked, strict=True)
         ]
+
+    def dependence(self, operand: int, output: int) -> Any:
+        """Return pairs of a number of an output and a number of an operand that it depends on; None if that is not known."""
+        made = self.site.recorded
+        if made is None or self.moved or self.seeds is not None or operand >= len(self.site.places):
+            return None
+        place, dtype, _ = self.site.outputs[self.wanted[output]]
+        start = made.firsts.get(self.site.places[operand])
+        leaf = tree.leaves(_merged(made.outputs))[place]
+        look = self.site.looks[operand]
+        if start is None or dtype.kind == "c" or look[0].kind == "c" or not isinstance(leaf, _Leaf):
+            return None
+        found = dependence(made.tape, np.ravel(leaf.indices))
+        if found is None:
+            return None
+        sizes = sorted(made.firsts.values())
+        after = next((first for first in sizes if first > start), made.tape.inputs + 1)
+        mine = (found[1] >= start - 1) & (found[1] < after - 1)
+        return found[0][mine], found[1][mine] - (start - 1)
 
     def pull(self, asked: Sequence[int], g: Leaves, operands: Leaves) -> list[Any]:
         """Return the cotangents of the operands of the node at `asked`."""

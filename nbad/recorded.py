@@ -20,7 +20,7 @@ from nbad.keeping import check_watched
 from nbad.methods import user_line
 from nbad.report import current
 from nbad.trace import is_traced
-from nbad.transforms import Recording, hook_of, read_wrt, swept
+from nbad.transforms import Recording, callable_of, hook_of, read_wrt, swept
 from nbad.wrt import signature_of
 
 __all__ = ["Recorded", "Replayed", "has_derivative", "one_by_one", "record", "run_plainly", "zeros_like"]
@@ -218,7 +218,7 @@ def run_plainly(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function, updated=())
     def plainly(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
+        return callable_of(function)(*args, **kwargs)
 
     return plainly
 

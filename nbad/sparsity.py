@@ -149,11 +149,21 @@ class _Propagation:
         if op.elementwise or op.name in SAME:
             factors = [_factor(m, n) for m, n in zip(shape, _aligned(operand, len(shape)), strict=True)]
             selection = self._joined(node, factors)
+        elif op.name == "njit":
+            selection = self._of_kernel(node, k, slot, (size, math.prod(operand)))
         elif not op.foreign:
             selection = self._selection(op, node, k, slot, operand)
         else:
             selection = self._all(node, size, math.prod(operand))
         return before if selection is None else self._times(node, selection, before)
+
+    def _of_kernel(self, node: int, k: int, slot: int, shape: Shape) -> Selection:
+        """Return what the tape of a kernel says."""
+        term = self.frozen.attributes(node)[0].term
+        found = term.dependence(k, slot - int(self.frozen.out_start[node]))
+        if found is None:
+            return self._all(node, *shape)
+        return self.sparse.csr_array((np.ones(found[0].size, bool), found), shape)
 
     def _selection(self, op: Op, node: int, k: int, slot: int, operand: Shape) -> Selection:
         """Return what each element of the output `slot` depends on, of operand `k`."""

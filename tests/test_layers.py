@@ -142,6 +142,7 @@ ORDER = [
     "scalar.caching",
     "scalar.writes",
     "scalar.sweeping",
+    "scalar.reaching",
     "scalar.recording",
     "kernel_effects",
     "kernel_errors",
