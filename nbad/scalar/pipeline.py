@@ -14,6 +14,7 @@ import warnings
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core import analysis, compiler, errors, ir, registry, typed_passes
 from numba.core import types as numba_types
 from numba.core.compiler_machinery import register_pass
@@ -177,6 +178,7 @@ class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
             seeds = _seeds(state)
             if not seeds.keys() - state.locals.keys():
                 refuse(state, holds_active)
+                _keep_lists(state)
                 return True
             state.locals = {**seeds, **state.locals}
         raise errors.TypingError("the types of active numbers do not settle")
@@ -314,6 +316,22 @@ def _seeds(state: Any) -> dict[str, Any]:
         if name in held or (width_of(kind) > 1 and again):
             seeds[name] = folded(kind)
     return seeds
+
+
+def _keep_lists(state: Any) -> None:
+    """Hide arrays that are made of lists of active numbers from a rewrite of numba's, which looks for their dtype in NumPy."""
+    function = Origins(state.func_ir.blocks)
+    for statement in list(function.assignments()):
+        call = statement.value
+        if (
+            isinstance(call, ir.Expr)
+            and call.op == "call"
+            and function.constant(call.func.name) is np.array
+            and holds_active(state.typemap[statement.target.name])
+        ):
+            # The type of what is called stays, and so does what is compiled; the rewrite goes by the name.
+            (callee,) = function.definitions[call.func.name]
+            callee.value = ir.Global("array_of_active", _keep_lists, callee.loc)
 
 
 def _looks(function: Origins, statement: Any) -> bool:
