@@ -27,12 +27,16 @@ __all__ = [
     "PAIRS",
     "allocate",
     "begin",
+    "end_entry",
     "free",
     "load",
     "load_float",
     "position",
     "push",
+    "reserve",
     "store",
+    "withdraw",
+    "write_pair",
 ]
 
 CHUNK = 1 << 22
@@ -77,9 +81,7 @@ def push(context: Any, builder: Any, pairs: list[tuple[Any, list[Any]]]) -> Any:
         at = _room_for(context, builder, _INT(8 + width * len(pairs)))
         count = _INT(0)
         for index, floats, dropped in merged:
-            builder.store(index, _pointer(builder, at, _INT))
-            for k, number in enumerate(floats):
-                builder.store(number, _pointer(builder, builder.add(at, _INT(8 + 8 * k)), _FLOAT))
+            write_pair(builder, at, index, floats)
             # A dropped pair is written over by what comes next.
             step = builder.sub(_INT(1), builder.zext(dropped, _INT)) if dropped is not None else _INT(1)
             at = builder.add(at, builder.mul(step, _INT(width)))
@@ -88,6 +90,14 @@ def push(context: Any, builder: Any, pairs: list[tuple[Any, list[Any]]]) -> Any:
         builder.store(builder.add(at, _INT(8)), _variable(builder, "cursor"))
         builder.store(_counted(builder), slot)
     return builder.load(slot)
+
+
+def write_pair(builder: Any, at: Any, index: Any, floats: list[Any]) -> Any:
+    """Emit one pair at an address; return the address behind it."""
+    builder.store(index, _pointer(builder, at, _INT))
+    for k, number in enumerate(floats):
+        builder.store(number, _pointer(builder, builder.add(at, _INT(8 + 8 * k)), _FLOAT))
+    return builder.add(at, _INT(8 + 8 * len(floats)))
 
 
 def _merged(builder: Any, pairs: list[tuple[Any, list[Any]]]) -> list[tuple[Any, list[Any], Any]]:
@@ -209,14 +219,35 @@ def free(context: Any, address: Any) -> Any:
 
 
 @intrinsic
-def long_entry(context: Any, size: Any) -> Any:
-    """Return the address of `size` bytes for an entry whose fields the caller writes, and its index."""
+def reserve(context: Any, size: Any) -> Any:
+    """Return the address of `size` bytes for an entry that the caller writes and then ends: no other in between."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = _room_for(context, builder, args[0])
-        return context.make_tuple(builder, signature.return_type, [at, _counted(builder)])
+        return _room_for(context, builder, args[0])
 
-    return types.UniTuple(types.int64, 2)(types.int64), emit
+    return types.int64(types.int64), emit
+
+
+@intrinsic
+def end_entry(context: Any, end: Any) -> Any:
+    """End the entry that was reserved at an address, and return its index."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[0], _variable(builder, "cursor"))
+        return _counted(builder)
+
+    return types.int64(types.int64), emit
+
+
+@intrinsic
+def withdraw(context: Any, start: Any) -> Any:
+    """Give back what was reserved at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[0], _variable(builder, "cursor"))
+        return context.get_dummy_value()
+
+    return types.none(types.int64), emit
 
 
 def _grow() -> None:

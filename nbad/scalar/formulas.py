@@ -259,6 +259,48 @@ def d_logaddexp2_b(a: Any, b: Any, y: Any) -> Any:
     return math.exp((b - y) * 0.6931471805599453)
 
 
+def d_maximum_a(a: Any, b: Any, y: Any) -> Any:
+    # Ties share the derivative equally.
+    return 1.0 if a > b else 0.5 if a == b else 0.0
+
+
+def d_maximum_b(a: Any, b: Any, y: Any) -> Any:
+    return 1.0 if b > a else 0.5 if a == b else 0.0
+
+
+def d_fmax_a(a: Any, b: Any, y: Any) -> Any:
+    return 1.0 if a > b or b != b else 0.5 if a == b else 0.0
+
+
+def d_fmax_b(a: Any, b: Any, y: Any) -> Any:
+    return 1.0 if b > a or a != a else 0.5 if a == b else 0.0
+
+
+def d_fmin_a(a: Any, b: Any, y: Any) -> Any:
+    return 1.0 if a < b or b != b else 0.5 if a == b else 0.0
+
+
+def d_fmin_b(a: Any, b: Any, y: Any) -> Any:
+    return 1.0 if b < a or a != a else 0.5 if a == b else 0.0
+
+
+def d_max_a(a: Any, b: Any, y: Any) -> Any:
+    # Python's max keeps its first argument where it cannot compare.
+    return 0.5 if a == b else 0.0 if b > a else 1.0
+
+
+def d_max_b(a: Any, b: Any, y: Any) -> Any:
+    return 0.5 if a == b else 1.0 if b > a else 0.0
+
+
+def d_min_a(a: Any, b: Any, y: Any) -> Any:
+    return 0.5 if a == b else 0.0 if b < a else 1.0
+
+
+def d_min_b(a: Any, b: Any, y: Any) -> Any:
+    return 0.5 if a == b else 1.0 if b < a else 0.0
+
+
 def _pairs() -> dict[Any, tuple[Formula, ...]]:
     one_argument: dict[Any, tuple[Any, ...]] = {
         d_sin: (math.sin, np.sin), d_cos: (math.cos, np.cos), d_tan: (math.tan, np.tan),
@@ -271,14 +313,14 @@ def _pairs() -> dict[Any, tuple[Formula, ...]]:
         d_abs: (abs, math.fabs, np.abs, np.fabs), d_erf: (math.erf,), d_erfc: (math.erfc,), d_gamma: (math.gamma,),
         d_lgamma: (math.lgamma,), d_degrees: (math.degrees, np.degrees, np.rad2deg),
         d_radians: (math.radians, np.radians, np.deg2rad), minus_one: (operator.neg, np.negative),
-        None: (operator.pos, np.positive),
+        None: (operator.pos, np.positive, np.conjugate),
     }  # fmt: skip
     two_arguments: dict[Any, tuple[Any, ...]] = {
         (None, None): (operator.add, operator.iadd, np.add),
         (None, minus_one_b): (operator.sub, operator.isub, np.subtract),
         (second, first): (operator.mul, operator.imul, np.multiply),
         (d_divide_a, d_divide_b): (operator.truediv, operator.itruediv, np.true_divide),
-        (d_power_a, d_power_b): (operator.pow, operator.ipow, math.pow, np.power, np.float_power),
+        (d_power_a, d_power_b): (operator.pow, operator.ipow, pow, math.pow, np.power, np.float_power),
         (None, d_mod_b): (operator.mod, operator.imod, np.remainder),
         (None, d_fmod_b): (math.fmod, np.fmod),
         (d_atan2_a, d_atan2_b): (math.atan2, np.arctan2),
@@ -287,6 +329,12 @@ def _pairs() -> dict[Any, tuple[Formula, ...]]:
         (d_ldexp_a, zero_b): (math.ldexp, np.ldexp),
         (d_logaddexp_a, d_logaddexp_b): (np.logaddexp,),
         (d_logaddexp2_a, d_logaddexp2_b): (np.logaddexp2,),
+        (d_maximum_a, d_maximum_b): (np.maximum,),
+        (d_maximum_b, d_maximum_a): (np.minimum,),
+        (d_fmax_a, d_fmax_b): (np.fmax,),
+        (d_fmin_a, d_fmin_b): (np.fmin,),
+        (d_max_a, d_max_b): (max,),
+        (d_min_a, d_min_b): (min,),
     }
     found: dict[Any, tuple[Formula, ...]] = {}
     for formula, functions in one_argument.items():
@@ -308,7 +356,8 @@ COMPARISONS = (
 PLAIN = (
     math.floor, math.ceil, math.trunc, math.isnan, math.isinf, math.isfinite, math.frexp, round, operator.truth,
     operator.not_, bool, int, operator.floordiv, operator.ifloordiv, np.floor_divide, np.floor, np.ceil, np.trunc,
-    np.rint, np.sign, np.signbit, np.isnan, np.isinf, np.isfinite, np.logical_and, np.logical_or, np.logical_not,
+    np.rint, np.sign, np.signbit, np.isnan, np.isinf, np.isfinite, np.logical_and, np.logical_or, np.logical_xor,
+    np.logical_not,
     *COMPARISONS,
 )  # fmt: skip
 """Functions whose derivative is 0 where they have one: what they return is a plain number."""

@@ -17,7 +17,15 @@ import numpy as np
 from numba.core import errors
 
 from nbad.config import SETTINGS
-from nbad.scalar import complex_parts, fourier, literals, operations  # noqa: F401 (their types and rules)
+from nbad.scalar import (  # noqa: F401 (their types and rules)
+    arrays,
+    complex_parts,
+    fourier,
+    literals,
+    operations,
+    products,
+    reductions,
+)
 from nbad.scalar.caching import Entry, WritesMore, cache_of
 from nbad.scalar.entries import begin, position
 from nbad.scalar.lifting import lift, split

@@ -24,6 +24,7 @@ __all__ = [
     "ActiveComplex",
     "Dual",
     "complex_of",
+    "depth_of",
     "folded",
     "is_active",
     "lanes",
@@ -41,6 +42,8 @@ _INT = ir.IntType(64)
 
 class Dual(numba_types.Type):
     """A number and its derivative in a direction; `base` is a float type or another `Dual`."""
+
+    is_internal = True  # numba joins operators on numbers of its own only to one loop
 
     def __init__(self, base: Any) -> None:
         self.base = base
@@ -76,6 +79,8 @@ class Active(numba_types.Type):
         0: the value has a place on the tape, its index; arrays hold this. k: the value is, to first order, the sum of k
         pairs of an index and a partial derivative, which live in registers and are not on the tape yet.
     """
+
+    is_internal = True
 
     def __init__(self, base: Any, width: int) -> None:
         self.base = base
@@ -200,6 +205,12 @@ def precision(kind: Any) -> Any:
     while isinstance(kind, (Active, Dual)):
         kind = kind.base
     return kind
+
+
+def depth_of(kind: Any) -> int:
+    """Return the number of directions in which a number has tangents."""
+    kind = stripped(kind) if isinstance(kind, Active) else kind
+    return 1 + depth_of(kind.base) if isinstance(kind, Dual) else 0
 
 
 def lanes(base: Any) -> int:
