@@ -136,7 +136,8 @@ def _register(function: Any, count: int) -> None:
     inner = _IN_PLACE.get(function, function)
     lowered = object()
     members = {"key": function, "count": count, "lowered": lowered}
-    infer_global(function)(type("Typed", (_Elementwise if function is inner else _InPlace,), members))
+    template = type("Typed", (_Elementwise if function is inner else _InPlace,), members)
+    infer_global(function, types.Function(template))  # a decorator takes no ufuncs of NumPy before 2.2
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         kinds, values = sig.args, args

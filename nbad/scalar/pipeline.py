@@ -266,6 +266,8 @@ def _written_plain(state: Any) -> list[str]:
                 and statement.value.op == "inplace_binop"
             ):
                 target, value = statement.value.lhs, statement.value.rhs
+            elif (passed := _passed_output(state, statement)) is not None:
+                target, value = passed
             else:
                 continue
             kind = state.typemap[target.name]
@@ -276,6 +278,18 @@ def _written_plain(state: Any) -> list[str]:
             ):
                 found.append(target.name)
     return found
+
+
+def _passed_output(state: Any, statement: Any) -> tuple[Any, Any] | None:
+    """Return the array that a function is told to write to, and an argument from which that depends on what is asked for."""
+    call = getattr(statement, "value", None)
+    if not isinstance(call, ir.Expr) or call.op != "call":
+        return None
+    function = getattr(state.typemap[call.func.name], "typing_key", None)
+    inputs = function.nin if isinstance(function, np.ufunc) else 2 if function is np.dot else len(call.args)
+    outputs = [*call.args[inputs:], *(value for name, value in call.kws if name == "out")]
+    active = [one for one in call.args[:inputs] if holds_active(state.typemap[one.name])]
+    return (outputs[0], active[0]) if outputs and active else None
 
 
 def _seeds(state: Any) -> dict[str, Any]:

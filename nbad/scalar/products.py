@@ -81,9 +81,15 @@ def _dot(a: Any, b: Any, out: Any = None) -> Any:
         out[...] = _product(a, b)
         return out
 
+    def to_be_active(a: Any, b: Any, out: Any = None) -> Any:
+        # Only types are taken from this: the pass that infers them makes the array active.
+        raise TypeError("active numbers are written into a plain array")
+
     if not _takes(a, b) or not {a.ndim, b.ndim} <= {1, 2}:
         return None
-    return dot if none_like(out) else dot_into
+    if none_like(out):
+        return dot
+    return dot_into if active_array(out) else to_be_active
 
 
 @overload(operator.matmul, target="CPU")
@@ -112,6 +118,10 @@ def _outer(a: Any, b: Any, out: Any = None) -> Any:
 
 @overload(np.kron, target="CPU")
 def _kron(a: Any, b: Any) -> Any:
+    def to_be_active(a: Any, b: Any, out: Any = None) -> Any:
+        # Only types are taken from this: the pass that infers them makes the array active.
+        raise TypeError("active numbers are written into a plain array")
+
     if not _takes(a, b) or not a.ndim == b.ndim <= 2:
         return None
     if a.ndim == 1:
