@@ -108,6 +108,18 @@ def long_sums(x, c):
     return np.sum(x) * np.dot(x, c)
 
 
+@numba.njit
+def joined(x, c):
+    y = np.concatenate((x, c))
+    y[0] = 3.0 * x[1]
+    y[7] = x[2] * 2.0
+    y[1:] += y[:-1]
+    z = np.zeros(2)
+    z[0] = np.sum(y) * np.dot(y, y)
+    z[1] = np.max(np.where(x > 0.8, x, c)) + np.sum(np.sort(x)[:3])
+    return z
+
+
 def weighed(kernel: Any, shape: Any) -> Any:
     weights = np.random.default_rng(1).normal(size=shape)
 
@@ -141,7 +153,14 @@ def check(kernel: Any, args: Any = (X, C), asked: Any = (0,), second: bool = Fal
 
 @pytest.mark.parametrize(
     ("kernel", "second"),
-    [(elementwise, True), (reductions, False), (curved, True), (products, False), (places, False)],
+    [
+        (elementwise, True),
+        (reductions, False),
+        (curved, True),
+        (products, False),
+        (places, False),
+        (joined, False),
+    ],
     ids=lambda one: getattr(one, "__name__", ""),
 )
 def test_gradients_agree_with_differences(kernel: Any, second: bool) -> None:

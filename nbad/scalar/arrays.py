@@ -36,8 +36,10 @@ _IN_PLACE = {
 
 
 def element(kind: Any) -> Any:
-    """Return the type of what a function of elements takes for an argument: numbers that are on the tape."""
-    kind = kind.dtype if isinstance(kind, types.Array) else types.unliteral(kind)
+    """Return the type of what a function of elements takes for an argument: a number that is on the tape."""
+    if isinstance(kind, types.Array):
+        return kind.dtype
+    kind = types.unliteral(kind)
     return Active(kind.base, 0) if isinstance(kind, Active) else kind
 
 

@@ -219,6 +219,17 @@ def free(context: Any, address: Any) -> Any:
 
 
 @intrinsic
+def long_entry(context: Any, size: Any) -> Any:
+    """Return the address of `size` bytes for an entry whose fields the caller writes, and its index."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _room_for(context, builder, args[0])
+        return context.make_tuple(builder, signature.return_type, [at, _counted(builder)])
+
+    return types.UniTuple(types.int64, 2)(types.int64), emit
+
+
+@intrinsic
 def reserve(context: Any, size: Any) -> Any:
     """Return the address of `size` bytes for an entry that the caller writes and then ends: no other in between."""
 

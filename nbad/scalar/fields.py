@@ -383,9 +383,9 @@ def _combined_two_overload(y: Any, a: Any, da: Any, b: Any, db: Any) -> Any:
     if any(active_array(x) and isinstance(x.dtype, Active) for x in (a, b)):
 
         def active(y: Any, a: Any, da: Any, b: Any, db: Any) -> Any:
-            state = _opened(y)
-            state = _all_paired(state, line(a), line(da), y)
-            state = _all_paired(state, line(b), line(db), y)
+            first, second = line(a), line(b)  # before the entry begins: they may write some
+            state = _all_paired(_opened(y), first, line(da), y)
+            state = _all_paired(state, second, line(db), y)
             return joined(y, _closed(state, y))
 
         return active
