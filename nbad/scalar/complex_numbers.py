@@ -15,7 +15,7 @@ from numba.extending import make_attribute_wrapper, models, register_model
 
 from nbad._jit import call_scalar
 from nbad.scalar.complex_formulas import COMPLEX_FORMULAS, LOOKING, MODULUS, d_modulus
-from nbad.scalar.operations import WIDEST, added, multiplied
+from nbad.scalar.operations import WIDEST, added, multiplied, typed
 from nbad.scalar.types import (
     NUMBERS,
     Active,
@@ -328,7 +328,7 @@ def _combinations(n: int) -> list[tuple[Any, ...]]:
 
 
 def _register(function: Any, type_of: Any, count: int, combinations: Any, emit: Any) -> None:
-    @infer_global(function)
+    @typed(function)
     class Typed(AbstractTemplate):  # type: ignore[misc]
         """Types a function of complex numbers."""
 
