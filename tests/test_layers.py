@@ -143,6 +143,8 @@ ORDER = [
     "scalar.fields",
     "scalar.reductions",
     "scalar.products",
+    "scalar.creation",
+    "scalar.rearranging",
     "scalar.pipeline",
     "scalar.caching",
     "scalar.writes",

@@ -120,6 +120,18 @@ def joined(x, c):
     return z
 
 
+@numba.njit
+def made(x, c):
+    y = np.empty_like(x)
+    y[0] = x[1]
+    f = np.full(6, 2.0 * x[0]) + np.full_like(x, 0.5) + np.full_like(c, x[1])
+    w = np.where(x > 0.8, x, c) + np.where(c > 0.5, 1.0, x) + np.clip(x, 0.6, 0.9) + x.clip(0.7, None)
+    v = np.sort(x)
+    u = x.astype(np.float64) * (3.0 * x).astype(np.int64) * float(x[2])
+    y[1:] = 1.0
+    return np.concatenate((y * f, w, v, u, np.hstack((x, c)), np.append(x, 1.0)))
+
+
 def weighed(kernel: Any, shape: Any) -> Any:
     weights = np.random.default_rng(1).normal(size=shape)
 
@@ -160,6 +172,7 @@ def check(kernel: Any, args: Any = (X, C), asked: Any = (0,), second: bool = Fal
         (products, False),
         (places, False),
         (joined, False),
+        (made, False),
     ],
     ids=lambda one: getattr(one, "__name__", ""),
 )

@@ -24,6 +24,7 @@ from nbad.scalar import (  # noqa: F401 (their types and rules)
     literals,
     operations,
     products,
+    rearranging,
     reductions,
 )
 from nbad.scalar.caching import Entry, WritesMore, cache_of
