@@ -136,6 +136,7 @@ ORDER = [
     "scalar.complex_parts",
     "scalar.lifting",
     "scalar.fourier",
+    "scalar.convolutions",
     "scalar.literals",
     "scalar.origins",
     "scalar.refused",

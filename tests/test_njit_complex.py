@@ -278,3 +278,36 @@ def into(x):
 def test_a_transform_into_an_array_is_refused() -> None:
     with pytest.raises(nbad.errors.NoRuleError, match="out="):
         nbad.grad(into)(X)
+
+
+@numba.njit
+def convolved(u, w):
+    return (
+        nbad.convolve(u, w),
+        nbad.convolve(u, w, "same"),
+        nbad.convolve(u, w, mode="valid"),
+        nbad.convolve(u, w, "wrap"),
+    )
+
+
+def test_convolutions_are_differentiated() -> None:
+    """As nbad does the same outside of a kernel, in both orders."""
+    args = (RNG.random(7), W)
+    loss, plain = loss_of(nbad.njit(convolved)), loss_of(convolved.py_func)
+    np.testing.assert_allclose(loss_of(convolved)(*args), plain(*args), rtol=1e-12)
+    value, gradients = nbad.value_and_grad(loss, (0, 1))(*args)
+    assert value == loss_of(convolved)(*args)
+    for found, expected in zip(gradients, nbad.grad(plain, (0, 1))(*args), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
+    found, expected = (nbad.hvp(one, 1)(*args, args[1]) for one in (loss, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@numba.njit
+def along(u):
+    return nbad.convolve(u, u, "full", 0)[0, 0]
+
+
+def test_a_convolution_along_an_axis_is_refused() -> None:
+    with pytest.raises(nbad.errors.NoRuleError, match="convolve"):
+        nbad.grad(along)(np.ones((2, 2)))

@@ -20,7 +20,7 @@ from nbad.config import SETTINGS
 from nbad.scalar import (  # noqa: F401 (their types and rules)
     arrays,
     complex_parts,
-    fourier,
+    convolutions,
     literals,
     operations,
     products,
