@@ -170,7 +170,7 @@ def line(x: Any) -> Any:
 
 @overload(line)
 def _line_overload(x: Any) -> Any:
-    if active_array(x) and getattr(x.dtype, "width", 0):
+    if active_array(x) and isinstance(x.dtype, Active) and x.dtype.width > 0:
         return recorded_line  # numba unifies the types of elements, and indices do not say all of these
     if not isinstance(x, types.Array) or x.ndim == 1:
         return same

@@ -99,8 +99,8 @@ def _join_along(function: Any) -> None:
 
 for _function in (np.hstack, np.vstack, np.dstack, np.column_stack):
     _join(_function)
-for _function in (np.concatenate, np.stack):
-    _join_along(_function)
+_join_along(np.concatenate)
+_join_along(np.stack)
 
 
 # Choices ----------------------------------------------------------------------------------------
