@@ -1,350 +1,53 @@
-"""Kernels: functions compiled by numba as operations of the array tape.
+"""njit: kernels, functions compiled by numba, in traced code.
 
-Owns `njit`: the node of a kernel's call, and its derivatives of every order. They are of two kinds: the derivative of
-the kernel in k directions, and the pullback of a cotangent, differentiated in k directions. Since derivatives in several
-directions do not depend on their order, the pullback of each is again one of them. Both come from one run of the kernel
-on numbers with k tangents (`nbad.scalar`).
+Owns what a user sees of a kernel, and how its call becomes a node of the tape (`nbad.kernel_terms`) or, where the kernel is the
+whole function, its gradient alone.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Container, Mapping, Sequence
-from typing import Any, NamedTuple
+import time
+from collections.abc import Container, Sequence
+from typing import Any
 
 import numba
 import numpy as np
-from numba.core import errors, registry
+from numba.core import registry
 
 from nbad import tree
 from nbad.errors import InputTypeError
 from nbad.kernel_effects import changing_leaves, settle
-from nbad.kernel_errors import explained
-from nbad.kernels.hashing import fingerprint
+from nbad.kernel_terms import (
+    Leaves,
+    Node,
+    Site,
+    Term,
+    active_value,
+    apart,
+    merged,
+    plain_result,
+    recorded,
+    row,
+)
 from nbad.methods import user_line
 from nbad.recorder import dtype_of
-from nbad.regions import RowsByOutputs, is_array, members, restored
+from nbad.regions import is_array
 from nbad.replay.graph import form_of
 from nbad.report import current
 from nbad.scalar.lifting import Part
-from nbad.scalar.reaching import dependence
-from nbad.scalar.recording import Call, record
-from nbad.table import Keep
-from nbad.tape import Opaque
+from nbad.scalar.recording import Call
 from nbad.trace import Traced, apply, is_traced, underlying
 from nbad.transforms import CONVERTERS
+from nbad.wrt import Asked, Leaf, substitute
 
 __all__ = ["Jitted", "njit"]
 
-Leaves = Sequence[Any]
 _NUMBERS = (bool, int, float, complex, np.generic)
 
 
-class _Site(Opaque):
-    """One call of a kernel: its arguments, but for the operands of the node, and what it returns."""
-
-    __slots__ = (
-        "call",
-        "changing",
-        "constants",
-        "keeps",
-        "latest",
-        "looks",
-        "outputs",
-        "pending",
-        "places",
-        "recorded",
-        "tapes",
-    )
-
-    def __init__(self, call: Any, constants: list[Any], places: tuple[int, ...]) -> None:
-        self.call = call
-        self.constants = constants
-        #: Arrays that the kernel may write into: each run gets copies.
-        self.changing: tuple[int, ...] = ()
-        #: The first run leaves its tape for the pull.
-        self.keeps = True
-        self.places = places
-        self.looks: list[tuple[np.dtype[Any], int]] = []
-        self.outputs: list[tuple[int, np.dtype[Any], tuple[int, ...]]] = []
-        self.pending: list[Any] | None = None
-        self.recorded: Any = None
-        #: In replays: what pulls ask for, and the tape that the forward wrote because of it.
-        self.tapes: tuple[int, ...] = ()
-        self.latest: tuple[Any, Any] | None = None
-
-    def filled(self, operands: Leaves) -> list[Any]:
-        """Return all leaves of the arguments."""
-        leaves = list(self.constants)
-        for place, value, (dtype, form) in zip(self.places, operands, self.looks, strict=True):
-            leaves[place] = restored(value, dtype, form)
-            if place in self.changing:
-                leaves[place] = np.copy(leaves[place], order="K")
-        return leaves
-
-    def tape_of(self, operands: Leaves, asked: tuple[int, ...]) -> Any:
-        """Return the tape of the forward for these operands, if it wrote one; from now on it does."""
-        if not self.keeps:
-            return None
-        if self.recorded is not None:
-            return self.recorded if set(asked) <= set(self.recorded.firsts) else None
-        latest, self.latest = self.latest, None
-        if latest is not None and set(asked) <= set(self.tapes) and latest[0] == _prints(operands):
-            return latest[1]
-        self.tapes = tuple(sorted({*self.tapes, *asked}))
-        return None
-
-    def replayed(self, operands: Leaves) -> list[Any]:
-        """Return the outputs for plain operands; leave a tape if pulls have used it so far."""
-        if self.latest is not None:
-            self.tapes, self.latest = (), None  # nobody pulled: the value alone is asked for
-        if self.tapes:
-            made = _recorded(self, operands, self.tapes, ())
-            self.latest = _prints(operands), made
-            result = tree.map_leaves(_value, _merged(made.outputs))
-        else:
-            result = _plain_result(self, self.filled(operands))
-        leaves = tree.leaves(result)
-        return [_apart(leaves[i], operands) for i, _, _ in self.outputs]
-
-    def differentiable(self, operand: int) -> bool:
-        """Return whether an operand is of a dtype that has derivatives."""
-        return self.looks[operand][0].kind in "fc"
-
-
-class _Term(NamedTuple):
-    """A derivative of a call.
-
-    `moved` lists the operands that each direction moves. With `seeds`, the outputs that have cotangents, it is their
-    pullback to the operands `wanted`; without, it is the derivative of the outputs `wanted`.
-    """
-
-    site: _Site
-    moved: tuple[tuple[int, ...], ...]
-    seeds: tuple[int, ...] | None
-    wanted: tuple[int, ...]
-
-    def parts(self, operands: Leaves) -> tuple[Leaves, list[Leaves], Leaves]:
-        """Split operands of the node: those of the call, the directions, the cotangents."""
-        at = len(self.site.places)
-        values, directions = operands[:at], []
-        for one in self.moved:
-            directions.append(operands[at : at + len(one)])
-            at += len(one)
-        return values, directions, operands[at:]
-
-    def run(self, operands: Leaves) -> list[Any]:
-        """Compute it for plain operands."""
-        site = self.site
-        values, directions, g = self.parts(operands)
-        tangents = [
-            {site.places[k]: t for k, t in zip(one, given, strict=True)}
-            for one, given in zip(self.moved, directions, strict=True)
-        ]
-        if self.seeds is None:
-            made = _recorded(site, values, (), tangents)
-            leaves = tree.leaves(_merged(made.outputs))
-            found = []
-            for k in self.wanted:
-                place, dtype, shape = site.outputs[k]
-                leaf = leaves[place]
-                found.append(
-                    np.asarray(leaf.lanes[-1], dtype) if isinstance(leaf, _Leaf) else np.zeros(shape, dtype)
-                )
-            return found
-        asked = tuple(site.places[k] for k in self.wanted)
-        made = None if tangents else site.tape_of(values, asked)
-        if made is None:
-            made = _recorded(site, values, asked, tangents)
-        return self._pulled(made, asked, values, g)
-
-    def _pulled(self, made: Any, asked: tuple[int, ...], values: Leaves, g: Leaves) -> list[Any]:
-        leaves = tree.leaves(_merged(made.outputs))
-        ends = [leaves[self.site.outputs[k][0]] for k in self.seeds or ()]
-        kinds = [self.site.outputs[k][1].kind for k in self.seeds or ()]
-        seeds = [
-            (leaf.indices, np.asarray(one, np.complex128 if kind == "c" else np.float64))
-            for leaf, one, kind in zip(ends, g, kinds, strict=True)
-            if isinstance(leaf, _Leaf)
-        ]
-        shapes = {place: np.shape(values[k]) for k, place in zip(self.wanted, asked, strict=True)}
-        found = made.pull(seeds, shapes)
-        return [
-            np.asarray(found[place], self.site.looks[k][0])
-            for k, place in zip(self.wanted, asked, strict=True)
-        ]
-
-    def dependence(self, operand: int, output: int) -> Any:
-        """Return pairs of a number of an output and a number of an operand that it depends on; None if that is not known."""
-        made = self.site.recorded
-        if made is None or self.moved or self.seeds is not None or operand >= len(self.site.places):
-            return None
-        place, dtype, _ = self.site.outputs[self.wanted[output]]
-        start = made.firsts.get(self.site.places[operand])
-        leaf = tree.leaves(_merged(made.outputs))[place]
-        look = self.site.looks[operand]
-        if start is None or dtype.kind == "c" or look[0].kind == "c" or not isinstance(leaf, _Leaf):
-            return None
-        found = dependence(made.tape, np.ravel(leaf.indices))
-        if found is None:
-            return None
-        sizes = sorted(made.firsts.values())
-        after = next((first for first in sizes if first > start), made.tape.inputs + 1)
-        mine = (found[1] >= start - 1) & (found[1] < after - 1)
-        return found[0][mine], found[1][mine] - (start - 1)
-
-    def pull(self, asked: Sequence[int], g: Leaves, operands: Leaves) -> list[Any]:
-        """Return the cotangents of the operands of the node at `asked`."""
-        values, directions, cotangents = self.parts(operands)
-        here = tuple(i for i, one in enumerate(g) if one is not None)
-        given = [g[i] for i in here]
-        if self.seeds is None:  # the cotangents become the seeds
-            seeds, cotangents = tuple(self.wanted[i] for i in here), given
-            moved, directions = self.moved, list(directions)
-        else:  # they become one more direction
-            seeds = self.seeds
-            moved, directions = (*self.moved, tuple(self.wanted[i] for i in here)), [*directions, given]
-        found: dict[int, Any] = {}
-        start = len(self.site.places)
-        own = [k for k in asked if k < start]
-        if own:
-            term = _Term(self.site, moved, seeds, tuple(own))
-            found |= zip(own, _run(term, [*values, *_joined(directions), *cotangents]), strict=True)
-        for i, one in enumerate(self.moved):
-            mine = [k for k in asked if start <= k < start + len(one)]
-            if mine:
-                rest = moved[:i] + moved[i + 1 :]
-                term = _Term(self.site, rest, seeds, tuple(one[k - start] for k in mine))
-                others = [d for j, d in enumerate(directions) if j != i]
-                found |= zip(mine, _run(term, [*values, *_joined(others), *cotangents]), strict=True)
-            start += len(one)
-        mine = [k for k in asked if k >= start]
-        if mine and self.seeds is not None:
-            term = _Term(self.site, moved, None, tuple(self.seeds[k - start] for k in mine))
-            found |= zip(mine, _run(term, [*values, *_joined(directions)]), strict=True)
-        return [found[k] for k in asked]
-
-
-def _joined(directions: Sequence[Leaves]) -> list[Any]:
-    return [value for one in directions for value in one]
-
-
-class _Node(Opaque):
-    """A term as an attribute of a node."""
-
-    __slots__ = ("term",)
-
-    def __init__(self, term: _Term) -> None:
-        self.term = term
-
-
-def _prints(operands: Leaves) -> list[Any]:
-    """Return what tells operands from others."""
-    return [fingerprint(np.asarray(x)) for x in operands]
-
-
-class _Leaf:
-    """An active leaf of what a kernel returned; a leaf for `nbad.tree` too."""
-
-    __slots__ = ("indices", "lanes")
-
-    def __init__(self, part: Any) -> None:
-        self.lanes, self.indices = part
-
-
-def _value(leaf: Any) -> Any:
-    return leaf.lanes[0] if isinstance(leaf, _Leaf) else leaf
-
-
-def _merged(outputs: Any) -> Any:
-    """Return what a kernel returned with a leaf in the place of each part."""
-    if isinstance(outputs, Part):
-        return _Leaf(outputs)
-    if isinstance(outputs, tuple):
-        made = [_merged(one) for one in outputs]
-        return type(outputs)(*made) if hasattr(outputs, "_fields") else tuple(made)
-    return outputs
-
-
-def _recorded(site: _Site, operands: Leaves, asked: Sequence[int], tangents: Sequence[dict[int, Any]]) -> Any:
-    try:
-        made = record(site.call, site.filled(operands), asked, tangents, () if tangents else site.changing)
-    except errors.NumbaError as error:
-        raise explained(site.call, site.filled(operands), error) from None
-    for listener in current():
-        listener.entries += made.tape.entries
-        listener.entry_bytes += made.tape.nbytes
-    return made
-
-
-# The rows ---------------------------------------------------------------------------------------
-def njit_forward(*xs: Any, node: _Node) -> Any:
-    """Return the outputs of a call of a kernel, or of a derivative of one."""
-    term = node.term
-    if any(map(is_traced, xs)):
-        return apply(_row(len(term.wanted)), *xs, node=node)
-    found = _values(term, xs)
-    return found[0] if len(found) == 1 else tuple(found)
-
-
-def _values(term: _Term, xs: Leaves) -> list[Any]:
-    site = term.site
-    if term.seeds is not None or term.moved:
-        return term.run(xs)
-    found, site.pending = site.pending, None
-    return site.replayed(xs) if found is None else found
-
-
-def njit_xs(g: Any, k: int, xs: tuple[Any, ...], node: _Node) -> Any:
-    return node.term.pull((k,), members(g), xs)[0]
-
-
-class _Together:
-    """The pullbacks of a call for all operands that are asked for: one tape, one sweep."""
-
-    def keep(self, varied: Sequence[int], attributes: Mapping[str, Any]) -> Keep:
-        """Return what to keep: all operands."""
-        term: _Term = attributes["node"].term
-        count = len(term.site.places) + sum(map(len, term.moved)) + len(term.seeds or ())
-        return Keep(tuple(range(count)), False, ())
-
-    def pull(
-        self, asked: Sequence[int], g: Any, operands: Leaves, y: Leaves, attributes: Mapping[str, Any]
-    ) -> Any:
-        """Return the cotangents of the operands at `asked`."""
-        return attributes["node"].term.pull(asked, members(g), operands)
-
-
-_row = RowsByOutputs("njit", njit_forward, njit_xs, _Together())
-
-
-def _run(term: _Term, operands: Leaves) -> list[Any]:
-    """Compute a term, as a node where an operand is traced."""
-    if not any(map(is_traced, operands)):
-        return term.run(operands)
-    made = apply(_row(len(term.wanted)), *operands, node=_Node(term))
-    return list(made) if len(term.wanted) > 1 else [made]
-
-
 # What a user calls ------------------------------------------------------------------------------
-def _plain_result(site: _Site, leaves: Leaves) -> Any:
-    """Call the kernel itself, on plain leaves."""
-    names = {f"x{k}": leaf for k, leaf in enumerate(leaves)}
-    return eval(
-        f"kernel({site.call.text.format(*names)})", {"kernel": site.call.kernel, **site.call.names, **names}
-    )
-
-
-def _apart(value: Any, operands: Leaves) -> Any:
-    """Return a result that does not share memory with an operand."""
-    if isinstance(value, np.ndarray) and any(
-        isinstance(x, np.ndarray) and np.may_share_memory(value, x) for x in operands
-    ):
-        return value.copy()
-    return value
-
-
 class Jitted:
     """A kernel that takes traced values; made by `njit`.
 
@@ -369,21 +72,79 @@ class Jitted:
         """Call the kernel; record one node where an argument is traced."""
         if not any(map(is_traced, tree.leaves((args, kwargs)))):
             return self.kernel(*args, **kwargs)
+        call, leaves = self._call(args, kwargs)
+        places = tuple(i for i, leaf in enumerate(leaves) if is_traced(leaf) or is_array(leaf))
+        operands = [leaves[i] for i in places]
+        plainly = [underlying(x) for x in operands]
+        site = self._site(call, leaves, places, plainly)
+        own = [k for i in range(len(call.arguments)) if i in self.own for k in call.leaves_of(i)]
+        return _recorded_call(site, operands, plainly, own)
+
+    def gradient(self, asked: Asked, listed: Sequence[Leaf]) -> tuple[Any, list[Any]] | None:
+        """Return the value and the gradient of a call, without a tape of arrays around that of the kernel.
+
+        Parameters
+        ----------
+        asked : Asked
+            The arguments of the call.
+        listed : sequence of Leaf
+            Which leaves are asked for.
+
+        Returns
+        -------
+        value : float
+            What the kernel returned.
+        cotangents : list
+            One for each leaf.
+
+        None in the place of both says that the value is not one active number, or that somebody else is to differentiate.
+        """
+        marks: list[Any] = [_Mark(leaf.value) for leaf in listed]
+        args, kwargs = substitute(asked, listed, marks)
+        call, leaves = self._call(args, kwargs)
+        if any(map(is_traced, leaves)) or any(is_traced(mark.value) for mark in marks):
+            return None
+        where = {id(leaf): i for i, leaf in enumerate(leaves) if type(leaf) is _Mark}
+        if len(where) < len(marks):
+            return None
+        leaves = [leaf.value if type(leaf) is _Mark else leaf for leaf in leaves]
+        places = tuple(i for i, leaf in enumerate(leaves) if i in where.values() or is_array(leaf))
+        plainly = [leaves[i] for i in places]
+        site = self._site(call, leaves, places, plainly)
+        if site.changing:
+            return None
+        starts = [where[id(mark)] for mark in marks]
+        made = recorded(site, plainly, tuple(sorted(starts)), ())
+        part = made.outputs
+        if (
+            not isinstance(part, Part)
+            or not isinstance(part.lanes[0], float)
+            or not isinstance(part.indices, int)
+        ):
+            return None
+        begin = time.perf_counter()
+        shapes = {i: np.shape(leaves[i]) for i in starts}
+        found = made.pull([(part.indices, np.float64(1.0))], shapes)
+        for listener in current():
+            listener.sweeps += 1
+            listener.time_sweep += time.perf_counter() - begin
+        return part.lanes[0], [np.asarray(found[i], dtype_of(leaves[i])) for i in starts]
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, list[Any]]:
+        """Write a call out, and list its leaves."""
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         leaves: list[Any] = []
         names: dict[str, Any] = {}
         arguments = tuple(_spelled(self.kernel, one, leaves, names) for one in bound.args)
-        call = Call(self.kernel, arguments, names)
-        places = tuple(i for i, leaf in enumerate(leaves) if is_traced(leaf) or is_array(leaf))
-        operands = [leaves[i] for i in places]
-        site = _Site(call, [None if i in places else leaf for i, leaf in enumerate(leaves)], places)
-        plainly = [underlying(x) for x in operands]
+        return Call(self.kernel, arguments, names), leaves
+
+    def _site(self, call: Call, leaves: Leaves, places: tuple[int, ...], plainly: Leaves) -> Site:
+        site = Site(call, [None if i in places else leaf for i, leaf in enumerate(leaves)], places)
         site.looks = [(dtype_of(x), form_of(x)) for x in plainly]
         site.changing = changing_leaves(call, dict(zip(places, plainly, strict=True)))
         site.keeps = self.keeps
-        own = [k for i in range(len(arguments)) if i in self.own for k in call.leaves_of(i)]
-        return _recorded_call(site, operands, plainly, own)
+        return site
 
     def __repr__(self) -> str:
         """Show the name."""
@@ -392,6 +153,16 @@ class Jitted:
     def __reduce__(self) -> Any:
         """Pickle as the kernel it was made from."""
         return njit, (self.kernel,)
+
+
+class _Mark:
+    """A leaf that is asked for, in the place of its value."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        plain = isinstance(value, np.ndarray) and type(value) is not np.ndarray
+        self.value = value.view(np.ndarray) if plain else value
 
 
 def _spelled(kernel: Any, value: Any, leaves: list[Any], names: dict[str, Any]) -> str:
@@ -414,7 +185,7 @@ def _spelled(kernel: Any, value: Any, leaves: list[Any], names: dict[str, Any]) 
     return f"{{{len(leaves) - 1}}}"
 
 
-def _recorded_call(site: _Site, operands: list[Any], plainly: list[Any], own: list[int]) -> Any:
+def _recorded_call(site: Site, operands: list[Any], plainly: list[Any], own: list[int]) -> Any:
     """Return what a call with traced operands returns."""
     first = not any(is_traced(x._value) or x._tape.records for x in operands if type(x) is Traced)
     asked = [k for k, x in enumerate(operands) if is_traced(x) and site.differentiable(k)]
@@ -425,22 +196,22 @@ def _recorded_call(site: _Site, operands: list[Any], plainly: list[Any], own: li
         ):  # the node keeps what it was before the call
             operands[k] = plainly[k] = plainly[k].copy()
     if asked and ((first and site.keeps) or site.changing):
-        made = _recorded(site, plainly, tuple(site.places[k] for k in asked), ())
+        made = recorded(site, plainly, tuple(site.places[k] for k in asked), ())
         site.recorded = made if first and site.keeps else None
-        result = tree.map_leaves(_value, _merged(made.outputs))
+        result = tree.map_leaves(active_value, merged(made.outputs))
         settle(site.call, given, made.after, made.firsts, own)
     else:
         filled = site.filled(plainly)
-        result = _plain_result(site, filled)
+        result = plain_result(site, filled)
         settle(site.call, given, {k: filled[k] for k in site.changing}, {}, own)
     skeleton, leaves = tree.take_apart(result)
     outputs = [i for i, leaf in enumerate(leaves) if is_array(leaf) or isinstance(leaf, _NUMBERS)]
     if not outputs:
         return result
     site.outputs = [(i, dtype_of(leaves[i]), np.shape(leaves[i])) for i in outputs]
-    site.pending = [_apart(leaves[i], plainly) for i in outputs]
-    node = _Node(_Term(site, (), None, tuple(range(len(outputs)))))
-    found = apply(_row(len(outputs)), *operands, node=node)
+    site.pending = [apart(leaves[i], plainly) for i in outputs]
+    node = Node(Term(site, (), None, tuple(range(len(outputs)))))
+    found = apply(row(len(outputs)), *operands, node=node)
     for i, value in zip(outputs, found if len(outputs) > 1 else (found,), strict=True):
         leaves[i] = value
     return tree.assemble(skeleton, leaves)

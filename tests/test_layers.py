@@ -154,6 +154,7 @@ ORDER = [
     "scalar.recording",
     "kernel_effects",
     "kernel_errors",
+    "kernel_terms",
     "jitted",
     "scanning",
     "replay.simplify",

@@ -190,6 +190,10 @@ def _name(value: Any) -> str:
 
 
 # The cache --------------------------------------------------------------------------------------
+_CALLS = 5000
+"""Calls of Python within each other that a compilation may take."""
+
+
 class Entry(registry.CPUDispatcher):  # type: ignore[misc]
     """The dispatcher of an entry point."""
 
@@ -204,8 +208,10 @@ class Entry(registry.CPUDispatcher):  # type: ignore[misc]
         Functions are told apart by a number that counts from 1 in each process, and the code in the caches of two processes
         may be linked into a third: so the number is drawn at random here.
         """
-        before = bytecode.FunctionIdentity._unique_ids
+        before, limit = bytecode.FunctionIdentity._unique_ids, sys.getrecursionlimit()
         bytecode.FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(7), "big"))
+        # Each function within a function takes numba some sixty calls more, and the caller may be deep down himself.
+        sys.setrecursionlimit(max(limit, _CALLS))
         try:
             return super().compile(sig)
         except (errors.NumbaError, WritesMore, MemoryError):
@@ -214,6 +220,7 @@ class Entry(registry.CPUDispatcher):  # type: ignore[misc]
             raise errors.LoweringError(str(error) or type(error).__name__) from error
         finally:
             bytecode.FunctionIdentity._unique_ids = before
+            sys.setrecursionlimit(limit)
 
 
 class _EntryCache(caching._Cache):  # type: ignore[misc]

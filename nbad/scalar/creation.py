@@ -38,9 +38,9 @@ def dtype_among(kinds: Any) -> Any:
 # Arrays of one number ----------------------------------------------------------------------------
 @intrinsic
 def zeros(context: Any, shape: Any, like: Any) -> Any:
-    """Return an array of zeros for numbers like one."""
+    """Return an array of zeros for numbers like one, or of a dtype."""
     count = 1 if isinstance(shape, types.Integer) else len(shape)
-    kind = types.unliteral(like)
+    kind = like.dtype if isinstance(like, types.DType) else types.unliteral(like)
     made = types.Array(Active(kind.base, 0) if isinstance(kind, Active) else kind, count, "C")
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -107,7 +107,7 @@ def _empty_like(arr: Any) -> Any:
 @overload(np.empty, target="CPU")
 def _empty(shape: Any, dtype: Any = float) -> Any:
     def empty(shape: Any, dtype: Any = float) -> Any:
-        return np.zeros(shape, dtype)
+        return zeros(shape, dtype)
 
     kind = dtype.dtype if isinstance(dtype, types.DType) else None
     return empty if isinstance(kind, (Active, Dual)) else None
