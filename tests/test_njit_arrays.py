@@ -167,9 +167,10 @@ def check(kernel: Any, args: Any = (X, C), asked: Any = (0,), second: bool = Fal
     ("kernel", "second"),
     [
         (elementwise, True),
-        (reductions, False),
-        (curved, True),
-        (products, False),
+        # Where compiling takes longest.
+        pytest.param(reductions, False, marks=pytest.mark.slow),
+        pytest.param(curved, True, marks=pytest.mark.slow),
+        pytest.param(products, False, marks=pytest.mark.slow),
         (places, False),
         (joined, False),
         (made, False),

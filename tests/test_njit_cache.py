@@ -94,6 +94,7 @@ def expected(step: float = 3.0) -> list[Any]:
     return [first.tolist(), [0.0, 3.0]]
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing_and_a_changed_helper_or_global_is_not_served_stale(
     tmp_path: Path,
 ) -> None:

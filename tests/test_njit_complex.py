@@ -154,6 +154,7 @@ def test_complex_gradients_agree_with_differences(kernel: Any, args: Any, asked:
         np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "args"), [(families, (Z,)), (through_arrays, (IMAGE, X, W))], ids=["families", "arrays"]
 )
@@ -233,6 +234,7 @@ SIGNAL = RNG.random(8)
 WAVE = RNG.random(4) + 1j * RNG.random(4)
 
 
+@pytest.mark.slow
 def test_transforms_are_differentiated() -> None:
     loss, plain = loss_of(nbad.njit(transforms)), loss_of(transforms)
     value, gradients = nbad.value_and_grad(loss, (0, 1))(SIGNAL, WAVE, W)
@@ -286,6 +288,7 @@ def convolved(u, w):
     return nbad.convolve(u, w, "same")
 
 
+@pytest.mark.slow
 def test_convolutions_are_differentiated() -> None:
     """As nbad does the same outside of a kernel, in both orders."""
     args = (RNG.random(7), W)

@@ -287,7 +287,7 @@ def marked(names: Any, long: tuple[str, ...]) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.slow) if name in long else name for name in names]
 
 
-@pytest.mark.parametrize("name", marked(EQUATIONS, ("flosp2hh", "flosp2tl", "hydcar20")))
+@pytest.mark.parametrize("name", marked(EQUATIONS, ("flosp2hh", "flosp2tl", "hydcar6", "hydcar20")))
 def test_a_published_problem_has_its_start_its_jacobian_and_its_solution(name: str) -> None:
     kernel, x, arguments, start, end = EQUATIONS[name]
     values = kernel(x, *arguments)

@@ -51,6 +51,7 @@ def kernel_of(examples: list[list[str]]) -> Any:
     return numba.njit(space["kernel"])
 
 
+@pytest.mark.slow
 def test_what_the_page_calls_supported_has_its_gradient() -> None:
     table = rows("Supported")
     kernel = kernel_of([lines for _, lines in table])

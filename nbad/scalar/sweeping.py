@@ -5,7 +5,7 @@ An adjoint starts as -0.0, and what is added to it never is: so -0.0 says "nothi
 an adjoint that is zero by its value is not: what is not reached cannot spoil the gradient, what is reached cannot hide a NaN.
 """
 
-import threading
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,6 @@ from nbad.scalar.blocks import block_bytes, free_blocks, pull_block
 from nbad.scalar.entries import CHUNK, HEADER, allocate, free, load, load_float, store
 
 __all__ = ["Tape", "adjoints"]
-
-_KEPT = 1 << 28
-"""Bytes of chunks that wait for the next kernel, unless `nbad.config` sets a limit."""
 
 
 @jit("int64()")
@@ -123,7 +120,6 @@ class _Pool:
     """Tapes that wait for the next kernel."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.first: list[int] = []
 
     def take(self) -> int:
@@ -133,7 +129,7 @@ class _Pool:
             return int(_first_chunk())
 
     def give_back(self, first: int) -> None:
-        limit = _KEPT if SETTINGS.memory_limit is None else SETTINGS.memory_limit
+        limit = memory.default_limit() if SETTINGS.memory_limit is None else SETTINGS.memory_limit
         _keep(first, max(1, limit // CHUNK))
         if len(self.first) < 2:
             self.first.append(first)
@@ -194,7 +190,7 @@ class Tape:
     def __del__(self) -> None:
         """Give the chunks back."""
         first = getattr(self, "first", 0)
-        if first and _POOL is not None:
+        if first and not sys.is_finalizing():
             self.first = 0
             _POOL.give_back(first)
 
