@@ -63,7 +63,7 @@ def reductions(x, c):
     y[9] = np.linalg.norm(m)
     y[10] = np.linalg.norm(x[::2])
     y[11] = sum(x)
-    y[12:] = np.sum(m, 0) * np.sum(m.T, axis=1) + np.cumsum(m)[:3] + x.cumprod()[3:] + m.sum(axis=-1)[0]
+    y[12:] = np.sum(m, 0) * np.sum(m.T, axis=1) + np.cumsum(m)[:3] + x.cumprod()[3:] + m.sum(axis=1)[0]
     return y
 
 
