@@ -1,10 +1,12 @@
 """Turn the JSON files of the benchmarks into Markdown tables, and put them into the README of this folder.
 
-Run ``python perf/collect.py results/*.json`` to print them, with ``--write`` to replace the numbers in perf/README.md.
+Run ``python perf/collect.py results/*.json`` to print them, with ``--write`` to put them into perf/README.md: each file takes
+the place of what stood there of its script, and the rest stays.
 """
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,18 @@ def section(result: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def sections(text: str) -> dict[str, str]:
+    """Split numbers by the script that they are of."""
+    found: dict[str, str] = {}
+    for part in re.split(r"^(?=### `)", text, flags=re.MULTILINE):
+        script = re.match(r"### `python perf/(\w+)\.py", part)
+        if script is not None:
+            found[script[1]] = (
+                found.get(script[1], "") + ("\n" if script[1] in found else "") + part.rstrip() + "\n"
+            )
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", metavar="FILE", help="what the scripts wrote with --json")
@@ -50,12 +64,15 @@ def main() -> int:
     if not options.write:
         print(text)
         return 0
-    page = README.read_text()
+    page = README.read_text(encoding="utf-8")
     if page.count(BEGIN) != 1 or page.count(END) != 1:
         print(f"{README.name} must have one line {BEGIN} and one line {END}", file=sys.stderr)
         return 1
     before, after = page[: page.index(BEGIN)], page[page.index(END) :]
-    README.write_text(f"{before}{BEGIN}\n\n{text}\n{after}")
+    known = sections(page[page.index(BEGIN) + len(BEGIN) : page.index(END)])
+    known |= sections(text)
+    text = "\n".join(known[script] for script in ORDER if script in known)
+    README.write_text(f"{before}{BEGIN}\n\n{text}\n{after}", encoding="utf-8")
     return 0
 
 
