@@ -196,7 +196,7 @@ def either(a, first):
 
 @numba.njit
 def everywhere(x):
-    y = np.zeros(4)
+    y = np.zeros(5)
     tail(y)[0] = x[0] * x[1]
     a, b = two(3)
     b[0] = y[1]
