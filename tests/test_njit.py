@@ -263,3 +263,16 @@ def test_pairs_of_atoms_beyond_the_cutoff_write_no_entries() -> None:
         expected[i] += pull * (position[i] - position[j])
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert account.entries == len(near)
+
+
+@numba.njit
+def to_the_power(x, p):
+    return x**p
+
+
+def test_an_exponent_of_zero_has_a_mixed_second_derivative() -> None:
+    """Of x**p in x and p: x**(p - 1) * (1 + p * log(x)), which is 1 / x at p = 0."""
+    along = nbad.hvp(to_the_power, (0, 1))(2.0, 0.0, (0.0, 1.0))
+    np.testing.assert_allclose(along, (0.5, math.log(2.0) ** 2), rtol=1e-14)
+    for x in (0.0, 1e-310, 3.0):
+        assert nbad.grad(to_the_power)(x, 0.0) == 0.0

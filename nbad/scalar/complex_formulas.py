@@ -66,8 +66,10 @@ def d_expm1(a: Any, y: Any) -> Any:
 
 
 def d_power_a(a: Any, b: Any, y: Any) -> Any:
-    # At b = 0 the power is 1 whatever the base, also 0: no 0 * inf.
-    return b * a ** (b - 1) if b != 0 else 0.0 * y
+    if b != 0:
+        return b * a ** (b - 1)
+    # The power is 1 whatever the base, also 0, and its derivative 0: no 0 * inf. But b may move.
+    return b * y / a if a != 0 else 0.0 * y
 
 
 def d_power_b(a: Any, b: Any, y: Any) -> Any:

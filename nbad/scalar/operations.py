@@ -191,7 +191,7 @@ def _register_plain(function: Any) -> None:
             values.append(context.cast(builder, value, _below(kind, level), wanted))
         try:
             run = context.get_function(function, plain)
-        except NotImplementedError:  # an overload, which goes by its type
+        except NotImplementedError:  # numba says this of a function that it overloads: that goes by its type
             kind = context.typing_context.resolve_value_type(function)
             run = context.get_function(
                 kind, context.typing_context.resolve_function_type(kind, plain.args, {})
