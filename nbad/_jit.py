@@ -1,7 +1,7 @@
 """Own every numba option of the library: `jit`, `cfunc` and the safety of the disk cache.
 
-No other module calls numba's decorators, and this one compiles nothing itself. Three things about
-numba's disk cache are put right here, once, for all functions:
+No other module calls numba's decorators, and this one compiles nothing itself. Ctrl-C waits until a compilation has
+ended. Three things about numba's disk cache are put right here, once, for all functions:
 
 - where no cache directory can be written (read-only installation, no home), functions compile without one;
 - a function's cache entry carries a hash of the sources that may be compiled into it, because numba
@@ -10,16 +10,29 @@ numba's disk cache are put right here, once, for all functions:
   fill a cold cache at once then take the same number for different functions and load each other's code.
 """
 
+import contextlib
+import functools
 import hashlib
 import pathlib
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
 import numba
 import numba.extending
 from numba.core import caching, ccallback, compiler, sigutils, typeinfer
 
-__all__ = ["SCALAR_HASH", "SOURCE_HASH", "call_scalar", "cfunc", "helper", "intrinsic", "jit"]
+__all__ = [
+    "SCALAR_HASH",
+    "SOURCE_HASH",
+    "call_scalar",
+    "cfunc",
+    "helper",
+    "intrinsic",
+    "jit",
+    "uninterrupted",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -53,6 +66,33 @@ def _hash_scalar() -> str:
 
 SCALAR_HASH: str = _hash_scalar()
 """The same for what is compiled with a user's kernels."""
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let an interrupt (Ctrl-C) that falls into the block happen at its end.
+
+    numba does not survive one: its registries are read by generators, which an exception ends for good, and after
+    that nothing in the process compiles or comes from the disk any more.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    caught: list[tuple[int, Any]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if caught:
+            handler(*caught[-1])
+
+
+def _compile_uninterrupted(compiler: Any, *args: Any) -> Any:
+    """Call the `compile` of a dispatcher's class with `uninterrupted` around it."""
+    with uninterrupted():
+        return type(compiler).compile(compiler, *args)
 
 
 class _KeyedCacheFile(caching.IndexDataCacheFile):  # type: ignore[misc]  # numba has no annotations
@@ -114,6 +154,7 @@ def _compile(function: Callable[..., Any], signatures: list[Any], options: dict[
         return function
     if cached:
         dispatcher._cache = _make_cache(function)
+    dispatcher.compile = functools.partial(_compile_uninterrupted, dispatcher)
     if signatures:
         with typeinfer.register_dispatcher(dispatcher):
             for signature in signatures:
@@ -212,7 +253,7 @@ def cfunc(signature: Any, /, **options: Any) -> Callable[[Callable[..., Any]], A
         )
         if cached:
             callback._cache = _make_cache(function)
-        callback.compile()
+        _compile_uninterrupted(callback)
         return callback
 
     return decorate

@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from numba import types
 from numba.core import caching
 
 from nbad import _jit
-from nbad._jit import SOURCE_HASH, call_scalar, cfunc, intrinsic, jit
+from nbad._jit import SOURCE_HASH, call_scalar, cfunc, intrinsic, jit, uninterrupted
 
 ROOT = pathlib.Path(_jit.__file__).parents[1]
 
@@ -185,3 +187,45 @@ def test_plain_python_when_numba_is_switched_off(monkeypatch: pytest.MonkeyPatch
 
     assert twice(4) == 8
     assert not hasattr(twice, "py_func")
+
+
+@pytest.fixture
+def control_c() -> Iterator[None]:
+    """Make SIGALRM a Ctrl-C; a shell lets what it starts in the background ignore the real one."""
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("this system has no interval timer")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    alarm = signal.signal(signal.SIGALRM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    signal.signal(signal.SIGALRM, alarm)
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("control_c")
+def test_an_interrupt_while_a_function_compiles_waits_for_it(cache: pathlib.Path) -> None:
+    def cube(x: float) -> float:
+        return x * x * x
+
+    compiled = jit(cube)
+    signal.setitimer(signal.ITIMER_REAL, 0.005)
+    with pytest.raises(KeyboardInterrupt):
+        compiled(2.0)
+    assert len(compiled.signatures) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    signal.setitimer(signal.ITIMER_REAL, 0.005)
+    with pytest.raises(KeyboardInterrupt):
+        cfunc("float64(float64)", cache=False)(cube)
+    assert compiled(2.0) == 8.0
+    assert cfunc("float64(float64)", cache=False)(cube).ctypes(3.0) == 27.0
+
+
+def test_interrupts_that_are_ignored_stay_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -22,7 +22,7 @@ from numba.core import bytecode, caching, config, errors, registry
 from numba.core import types as all_types
 from numba.core.compiler_lock import global_compiler_lock
 
-from nbad._jit import SCALAR_HASH, _KeyedCacheFile
+from nbad._jit import SCALAR_HASH, _KeyedCacheFile, uninterrupted
 
 __all__ = ["Entry", "WritesMore", "cache_of", "fingerprint"]
 
@@ -213,7 +213,8 @@ class Entry(registry.CPUDispatcher):  # type: ignore[misc]
         # Each function within a function takes numba some sixty calls more, and the caller may be deep down himself.
         sys.setrecursionlimit(max(limit, _CALLS))
         try:
-            return super().compile(sig)
+            with uninterrupted():
+                return super().compile(sig)
         except (errors.NumbaError, WritesMore, MemoryError):
             raise
         except Exception as error:  # numba's own, not the kernel's: that has not run
