@@ -67,8 +67,10 @@ def cbrt_x(g, y):
     return g / (3 * y * y)
 
 
-def power_a(g, a, b):  # 0 where b is 0, also at a = 0
-    return g * np.conj(np.where(b == 0, 0, b * a ** np.where(b == 0, 1, b - 1)))
+def power_a(g, a, b):
+    # Where b is 0, b * a**b / a: 0, also at tiny a, but it moves with b. At a = 0 it is b / inf, 0 with its derivatives.
+    from_zero = np.where(b == 0, np.where(a == 0, np.inf, a), 1)
+    return g * np.conj(b * a ** np.where(b == 0, b, b - 1) / from_zero)
 
 
 def power_b(g, a, y):  # 0 at a = 0; nan for negative real a

@@ -322,6 +322,53 @@ def test_choices_at_kinks(function: Callable[..., Any], args: Any, expected: Any
         np.testing.assert_allclose(cotangent, right, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c8", "c16"])
+def test_an_exponent_of_zero_hid_the_mixed_derivatives_of_a_power(dtype: str, compiled: bool) -> None:
+    x = np.array([2, 0.5, 3, 0], dtype)
+    p = np.zeros(4, dtype)
+
+    def f(x: Any, p: Any) -> Any:
+        return np.sum(np.real(x**p))
+
+    def in_x(x: Any, p: Any) -> Any:
+        return np.sum(np.real(nbad.grad(f)(x, p)))
+
+    def in_x_and_p(x: Any, p: Any) -> Any:
+        return np.sum(np.real(nbad.grad(in_x, wrt=1)(x, p)))
+
+    f, in_x, in_x_and_p = (nbad.compile(g) if compiled else g for g in (f, in_x, in_x_and_p))
+    inverse = np.array([0.5, 2, 1 / 3, 0], dtype)  # the choice at x = 0: b / x, as if x were infinite
+    logarithm = np.log([2, 0.5, 3, 1])
+    expected = {
+        "x": (nbad.grad(f), 0 * x),
+        "p": (nbad.grad(f, wrt=1), logarithm),
+        "xx": (nbad.grad(in_x), 0 * x),
+        "xp": (nbad.grad(in_x, wrt=1), inverse),
+        "xpx": (nbad.grad(in_x_and_p), -(inverse**2)),
+        "xpp": (nbad.grad(in_x_and_p, wrt=1), 2 * inverse * logarithm),
+    }
+    for _ in range(2):
+        for name, (gradient, right) in expected.items():
+            np.testing.assert_allclose(
+                gradient(x, p), right, rtol=1e-6 if dtype in ("f4", "c8") else 1e-14, err_msg=name
+            )
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_the_derivatives_of_a_power_zero_of_tiny_and_negative_numbers_are_zero(compiled: bool) -> None:
+    x, p = np.array([1e-310, -1e-310, -0.0, -2]), np.zeros(4)
+
+    def f(x: Any) -> Any:
+        return np.sum(x**p)
+
+    if compiled:
+        f = nbad.compile(f)
+    for _ in range(2):
+        np.testing.assert_array_equal(nbad.grad(f)(x), 0)
+        np.testing.assert_array_equal(nbad.grad(lambda x: np.sum(nbad.grad(f)(x)))(x)[2:], 0)
+
+
 def test_a_zero_cotangent_does_not_hide_the_second_derivative() -> None:
     # No rule may skip its work where g is 0: d2/dx2 sin(x)^2 at 0 is 2.
     first = nbad.grad(lambda x: np.sin(x) ** 2)
