@@ -147,6 +147,7 @@ ORDER = [
     "scalar.creation",
     "scalar.rearranging",
     "scalar.pipeline",
+    "scalar.linking",
     "scalar.caching",
     "scalar.writes",
     "scalar.sweeping",

@@ -23,6 +23,7 @@ from numba.core import types as all_types
 from numba.core.compiler_lock import global_compiler_lock
 
 from nbad._jit import SCALAR_HASH, _KeyedCacheFile, uninterrupted
+from nbad.scalar.linking import linked_once
 
 __all__ = ["Entry", "WritesMore", "cache_of", "fingerprint"]
 
@@ -213,7 +214,7 @@ class Entry(registry.CPUDispatcher):  # type: ignore[misc]
         # Each function within a function takes numba some sixty calls more, and the caller may be deep down himself.
         sys.setrecursionlimit(max(limit, _CALLS))
         try:
-            with uninterrupted():
+            with uninterrupted(), linked_once():
                 return super().compile(sig)
         except (errors.NumbaError, WritesMore, MemoryError):
             raise

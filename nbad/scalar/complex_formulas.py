@@ -18,7 +18,7 @@ __all__ = ["COMPLEX_FORMULAS", "LOOKING", "MODULUS", "Partial"]
 class Partial(NamedTuple):
     """The derivative of a function in one argument.
 
-    `formula` None is the derivative 1. `beside` is the argument with which the derivative is real, -1 if it always is.
+    `formula` is as in `nbad.scalar.formulas`. `beside` is the argument with which the derivative is real, -1 if it always is.
     """
 
     formula: Any
@@ -84,7 +84,7 @@ def d_modulus(a: Any, y: Any) -> Any:
 
 def _formulas() -> dict[Any, tuple[Partial, ...]]:
     one_argument: dict[Any, tuple[Any, ...]] = {
-        real.d_exp: (cmath.exp, np.exp), real.d_log: (cmath.log, np.log), real.d_sqrt: (cmath.sqrt, np.sqrt),
+        real.RESULT: (cmath.exp, np.exp), real.d_log: (cmath.log, np.log), real.d_sqrt: (cmath.sqrt, np.sqrt),
         real.d_log10: (cmath.log10, np.log10), real.d_log2: (np.log2,), real.d_exp2: (np.exp2,),
         real.d_log1p: (np.log1p,), d_expm1: (np.expm1,),
         d_sin: (cmath.sin, np.sin), d_cos: (cmath.cos, np.cos), d_tan: (cmath.tan, np.tan),
@@ -94,7 +94,7 @@ def _formulas() -> dict[Any, tuple[Partial, ...]]:
         real.d_atanh: (cmath.atanh, np.arctanh),
         real.d_square: (np.square,), real.d_reciprocal: (np.reciprocal,),
     }  # fmt: skip
-    same, minus = Partial(None), Partial(real.minus_one, -1)
+    same, minus = Partial(None), Partial(-1.0, -1)
     found: dict[Any, tuple[Partial, ...]] = {
         f: (Partial(formula),) for formula, functions in one_argument.items() for f in functions
     }
@@ -102,8 +102,8 @@ def _formulas() -> dict[Any, tuple[Partial, ...]]:
     found |= dict.fromkeys((operator.neg, np.negative), (minus,))
     two_arguments: dict[Any, tuple[Partial, ...]] = {
         (operator.add, operator.iadd, np.add): (same, same),
-        (operator.sub, operator.isub, np.subtract): (same, Partial(real.minus_one_b, -1)),
-        (operator.mul, operator.imul, np.multiply): (Partial(real.second, 1), Partial(real.first, 0)),
+        (operator.sub, operator.isub, np.subtract): (same, Partial(-1.0, -1)),
+        (operator.mul, operator.imul, np.multiply): (Partial(real.SECOND, 1), Partial(real.FIRST, 0)),
         (operator.truediv, operator.itruediv, np.true_divide): (
             Partial(real.d_divide_a, 1), Partial(real.d_divide_b),
         ),

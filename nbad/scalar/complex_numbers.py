@@ -13,9 +13,8 @@ from numba.core.imputils import lower_builtin, lower_cast
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import make_attribute_wrapper, models, register_model
 
-from nbad._jit import call_scalar
 from nbad.scalar.complex_formulas import COMPLEX_FORMULAS, LOOKING, MODULUS, d_modulus
-from nbad.scalar.operations import WIDEST, added, multiplied, typed
+from nbad.scalar.operations import WIDEST, added, multiplied, partial, typed
 from nbad.scalar.types import (
     NUMBERS,
     Active,
@@ -189,10 +188,6 @@ def _typed(context: Any, function: Any, partials: Any, args: Any) -> Any:
     return signature(ActiveComplex(Active(part, widths[0]), Active(part, widths[1])), *given)
 
 
-def _called(context: Any, builder: Any, formula: Any, result: Any, kinds: Any, values: Any) -> Any:
-    return call_scalar(context, builder, formula, signature(result, *kinds), values)
-
-
 def _times(context: Any, builder: Any, part: Any, factor: Any, inner: Any) -> Any:
     """Emit a product; None is 1."""
     if factor is None or inner is None:
@@ -242,11 +237,11 @@ def _lower(function: Any, partials: Any) -> Any:
             if _real_partial(partials[k], sig.args):
                 u = None
                 if formula is not None:
-                    u = _called(context, builder, formula, part, (*kinds, base), (*natural, y))
+                    u = partial(context, builder, formula, part, (*kinds, base), (*natural, y))
                 moved[0].extend(scaled(real, u))
                 moved[1].extend(scaled(imag, u))
                 continue
-            derivative = _called(context, builder, formula, base, (*kinds, base), (*natural, y))
+            derivative = partial(context, builder, formula, base, (*kinds, base), (*natural, y))
             u, v = parts_of(context, builder, base, derivative)
             moved[0].extend([*scaled(real, u), *scaled(imag, _negative(context, builder, part, v))])
             moved[1].extend([*scaled(real, v), *scaled(imag, u)])
@@ -303,7 +298,7 @@ def _lower_modulus(function: Any) -> Any:
         part = plain.return_type
         (a,) = _values(context, builder, sig, args, level, plain.args)
         y = _implementation(context, function, plain)(builder, [a])
-        gradient = _called(context, builder, d_modulus, kind.base, (kind.base, part), (a, y))
+        gradient = partial(context, builder, d_modulus, kind.base, (kind.base, part), (a, y))
         slopes = parts_of(context, builder, kind.base, gradient)
         terms = []
         for slope, moves in zip(slopes, _moves(context, builder, kind, args[0], part), strict=True):

@@ -1,23 +1,31 @@
 """Partial derivatives of the scalar functions that kernels call.
 
 Owns the formulas, as plain functions of the arguments and the result ``y``; numba compiles those that are used, for floats
-and for numbers with tangents, so a formula may use nothing but operators and functions that stand here too. None is the
-derivative 1; a function without a formula in an argument has the derivative 0 in it.
+and for numbers with tangents, so a formula may use nothing but operators and functions that stand here too. What needs no
+compiling is not written as a function: None is the derivative 1, a number is itself, `Given` is an argument or the result.
 Sources: M. Abramowitz and I. Stegun, Handbook of Mathematical Functions (1964), chapters 4, 6 and 7.
 """
 
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nbad._jit import jit
 
-__all__ = ["COMPARISONS", "FORMULAS", "PLAIN"]
+__all__ = ["COMPARISONS", "FIRST", "FORMULAS", "PLAIN", "RESULT", "SECOND", "Given"]
 
-Formula = Callable[..., Any] | None
+
+class Given(NamedTuple):
+    """A partial derivative that is one of the arguments, or the result."""
+
+    place: int
+
+
+FIRST, SECOND, RESULT = Given(0), Given(1), Given(-1)
+Formula = Callable[..., Any] | Given | float | None
 
 
 @jit(cache=False)
@@ -48,19 +56,6 @@ def digamma(a: Any) -> Any:
         1.0 / 120 - z * (1.0 / 252 - z * (1.0 / 240 - z * (1.0 / 132 - z * (691.0 / 32760 - z / 12))))
     )
     return found + math.log(a) - 0.5 / a - z * series
-
-
-# Constant partials ------------------------------------------------------------------------------
-def minus_one(a: Any, y: Any) -> Any:
-    return -1.0
-
-
-def minus_one_b(a: Any, b: Any, y: Any) -> Any:
-    return -1.0
-
-
-def zero_b(a: Any, b: Any, y: Any) -> Any:
-    return 0.0
 
 
 # One argument -----------------------------------------------------------------------------------
@@ -110,10 +105,6 @@ def d_acosh(a: Any, y: Any) -> Any:
 
 def d_atanh(a: Any, y: Any) -> Any:
     return 1.0 / ((1.0 - a) * (1.0 + a))
-
-
-def d_exp(a: Any, y: Any) -> Any:
-    return y
 
 
 def d_exp2(a: Any, y: Any) -> Any:
@@ -176,23 +167,7 @@ def d_lgamma(a: Any, y: Any) -> Any:
     return digamma(a)
 
 
-def d_degrees(a: Any, y: Any) -> Any:
-    return 57.29577951308232
-
-
-def d_radians(a: Any, y: Any) -> Any:
-    return 0.017453292519943295
-
-
 # Two arguments ----------------------------------------------------------------------------------
-def first(a: Any, b: Any, y: Any) -> Any:
-    return a
-
-
-def second(a: Any, b: Any, y: Any) -> Any:
-    return b
-
-
 def d_divide_a(a: Any, b: Any, y: Any) -> Any:
     return 1.0 / b
 
@@ -309,26 +284,26 @@ def _pairs() -> dict[Any, tuple[Formula, ...]]:
         d_asin: (math.asin, np.arcsin), d_acos: (math.acos, np.arccos), d_atan: (math.atan, np.arctan),
         d_sinh: (math.sinh, np.sinh), d_cosh: (math.cosh, np.cosh), d_tanh: (math.tanh, np.tanh),
         d_asinh: (math.asinh, np.arcsinh), d_acosh: (math.acosh, np.arccosh), d_atanh: (math.atanh, np.arctanh),
-        d_exp: (math.exp, np.exp), d_exp2: (np.exp2,), d_expm1: (math.expm1, np.expm1), d_log: (math.log, np.log),
+        RESULT: (math.exp, np.exp), d_exp2: (np.exp2,), d_expm1: (math.expm1, np.expm1), d_log: (math.log, np.log),
         d_log2: (np.log2,), d_log10: (math.log10, np.log10), d_log1p: (math.log1p, np.log1p),
         d_sqrt: (math.sqrt, np.sqrt), d_cbrt: (np.cbrt,), d_square: (np.square,), d_reciprocal: (np.reciprocal,),
         d_abs: (abs, math.fabs, np.abs, np.fabs), d_erf: (math.erf,), d_erfc: (math.erfc,), d_gamma: (math.gamma,),
-        d_lgamma: (math.lgamma,), d_degrees: (math.degrees, np.degrees, np.rad2deg),
-        d_radians: (math.radians, np.radians, np.deg2rad), minus_one: (operator.neg, np.negative),
+        d_lgamma: (math.lgamma,), 57.29577951308232: (math.degrees, np.degrees, np.rad2deg),
+        0.017453292519943295: (math.radians, np.radians, np.deg2rad), -1.0: (operator.neg, np.negative),
         None: (operator.pos, np.positive, np.conjugate),
     }  # fmt: skip
     two_arguments: dict[Any, tuple[Any, ...]] = {
         (None, None): (operator.add, operator.iadd, np.add),
-        (None, minus_one_b): (operator.sub, operator.isub, np.subtract),
-        (second, first): (operator.mul, operator.imul, np.multiply),
+        (None, -1.0): (operator.sub, operator.isub, np.subtract),
+        (SECOND, FIRST): (operator.mul, operator.imul, np.multiply),
         (d_divide_a, d_divide_b): (operator.truediv, operator.itruediv, np.true_divide),
         (d_power_a, d_power_b): (operator.pow, operator.ipow, pow, math.pow, np.power, np.float_power),
         (None, d_mod_b): (operator.mod, operator.imod, np.remainder),
         (None, d_fmod_b): (math.fmod, np.fmod),
         (d_atan2_a, d_atan2_b): (math.atan2, np.arctan2),
         (d_hypot_a, d_hypot_b): (math.hypot, np.hypot),
-        (d_copysign_a, zero_b): (math.copysign, np.copysign),
-        (d_ldexp_a, zero_b): (math.ldexp, np.ldexp),
+        (d_copysign_a, 0.0): (math.copysign, np.copysign),
+        (d_ldexp_a, 0.0): (math.ldexp, np.ldexp),
         (d_logaddexp_a, d_logaddexp_b): (np.logaddexp,),
         (d_logaddexp2_a, d_logaddexp2_b): (np.logaddexp2,),
         (d_maximum_a, d_maximum_b): (np.maximum,),

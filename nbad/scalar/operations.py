@@ -14,11 +14,12 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from nbad._jit import call_scalar
-from nbad.scalar.formulas import FORMULAS, PLAIN
+from nbad.scalar.formulas import FORMULAS, PLAIN, Given
 from nbad.scalar.types import (
     NUMBERS,
     Active,
     Dual,
+    constant,
     make,
     make_dual,
     terms_of,
@@ -28,7 +29,7 @@ from nbad.scalar.types import (
 #: numba has no annotations.
 types: Any = numba_types
 
-__all__ = ["WIDEST", "added", "multiplied", "typed"]
+__all__ = ["WIDEST", "added", "multiplied", "partial", "typed"]
 
 WIDEST = 12
 """Most pairs of a number in registers; an operation whose result would have more puts its longest argument on the tape."""
@@ -104,35 +105,39 @@ def lower_with_formulas(function: Any, formulas: Any) -> Callable[..., Any]:
         partials = []
         for k, kind in enumerate(sig.args):
             if isinstance(kind, level):
-                partials.append(
-                    (k, _partial(context, builder, formulas[k], (*plain.args, base), [*values, y], base))
-                )
+                found = partial(context, builder, formulas[k], base, (*plain.args, base), (*values, y))
+                partials.append((k, found))
         if level is Dual:
             tangent = None
-            for k, partial in partials:
+            for k, factor in partials:
                 moved = cgutils.create_struct_proxy(sig.args[k])(context, builder, value=args[k]).tangent
                 moved = context.cast(builder, moved, sig.args[k].base, base)
-                if partial is not None:
-                    moved = multiplied(context, builder, base, moved, partial)
+                if factor is not None:
+                    moved = multiplied(context, builder, base, moved, factor)
                 tangent = moved if tangent is None else added(context, builder, base, tangent, moved)
             return make_dual(context, builder, sig.return_type, y, tangent)
         terms = []
-        for k, partial in partials:
+        for k, factor in partials:
             for index, inner in terms_of(context, builder, sig.args[k], args[k]):
                 if inner is not None:
                     inner = context.cast(builder, inner, sig.args[k].base, base)
-                if partial is not None:
-                    inner = partial if inner is None else multiplied(context, builder, base, inner, partial)
+                if factor is not None:
+                    inner = factor if inner is None else multiplied(context, builder, base, inner, factor)
                 terms.append((index, inner))
         return make(context, builder, sig.return_type, y, terms)
 
     return emit
 
 
-def _partial(context: Any, builder: Any, formula: Any, kinds: Any, values: Any, base: Any) -> Any:
-    return (
-        None if formula is None else call_scalar(context, builder, formula, signature(base, *kinds), values)
-    )
+def partial(context: Any, builder: Any, formula: Any, result: Any, kinds: Any, values: Any) -> Any:
+    """Emit a partial derivative as a number of type `result`, from the arguments and the value; None is 1."""
+    if formula is None:
+        return None
+    if isinstance(formula, Given):
+        return context.cast(builder, values[formula.place], kinds[formula.place], result)
+    if isinstance(formula, float):
+        return constant(context, builder, result, formula)
+    return call_scalar(context, builder, formula, signature(result, *kinds), values)
 
 
 def typed(function: Any) -> Any:

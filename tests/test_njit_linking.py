@@ -1,0 +1,67 @@
+"""Functions that are compiled for a gradient first are whole for whoever calls them next."""
+
+import math
+
+import numba
+import numpy as np
+import pytest
+
+import nbad
+
+X = np.array([0.7, 1.3, 0.4])
+
+
+@numba.njit
+def scale(n):
+    if n < 0:
+        raise ValueError(f"{n} is below 0")
+    return math.sqrt(n + 1.0)
+
+
+@numba.njit
+def descended(n, x):
+    return x if n <= 0 else x * math.sin(turned(n - 1, x)) * scale(n)
+
+
+@numba.njit
+def turned(n, x):
+    return x + 1.0 if n <= 0 else descended(n - 1, x) / scale(n)
+
+
+@numba.njit
+def called_back(f, n):
+    return f(n) + f(n + 1)
+
+
+@numba.njit
+def kernel(x, n):
+    plain = np.sort(np.arange(5.0)[::-1])
+    return descended(n, x[0]) * np.prod(plain + 1.0) + called_back(scale, n) * np.median(plain) * x[1]
+
+
+@numba.njit
+def later(x):
+    return np.prod(np.sort(x)) * np.median(x)
+
+
+def test_the_gradient_comes_before_any_call() -> None:
+    """Two functions that call each other, and one that is passed on; nothing is compiled for plain numbers before."""
+    gradient = nbad.grad(kernel)(X, 4)
+    step = 1e-6
+    moves = [kernel(X + step * e, 4) - kernel(X - step * e, 4) for e in np.eye(3)]
+    np.testing.assert_allclose(gradient, np.array(moves) / (2 * step), rtol=1e-7, atol=1e-7)
+
+
+def test_what_was_compiled_within_a_gradient_works_outside() -> None:
+    nbad.grad(kernel)(X, 4)
+    assert scale(3) == 2.0
+    assert called_back(scale, 3) == 2.0 + math.sqrt(5.0)
+    assert later(X) == later.py_func(X)
+    assert kernel(X, 4) == pytest.approx(kernel.py_func(X, 4), rel=1e-12)
+
+
+def test_an_error_of_a_function_within_a_kernel_keeps_its_message() -> None:
+    with pytest.raises(ValueError, match="-3 is below 0"):
+        nbad.grad(kernel)(X, -3)
+    with pytest.raises(ValueError, match="-3 is below 0"):
+        scale(-3)
