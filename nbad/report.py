@@ -41,6 +41,8 @@ class Report:
     entries, entry_bytes : int
         Entries that kernels (`nbad.njit`) wrote on tapes of their own, and their bytes. What does not depend on what is
         asked for writes none.
+    adjoint_bytes : int
+        Most bytes that a sweep over such a tape took for adjoints, those of the inputs among them.
     time_forward, time_sweep : float
         Seconds spent in traced forward calls and in sweeps.
     """
@@ -57,6 +59,7 @@ class Report:
     nodes_skipped: int = 0
     entries: int = 0
     entry_bytes: int = 0
+    adjoint_bytes: int = 0
     time_forward: float = 0.0
     time_sweep: float = 0.0
 
@@ -90,6 +93,8 @@ class Report:
             )
         if self.entries:
             rows.append(f"kernel entries    {self.entries} ({self.entry_bytes} bytes)")
+        if self.adjoint_bytes:
+            rows.append(f"kernel adjoints   {self.adjoint_bytes} bytes at most")
         for op, operand in sorted(set(self.rules_run) | set(self.rules_skipped)):
             run, skipped = self.rules_run[op, operand], self.rules_skipped[op, operand]
             rows.append(f"  {op}, {operand}: {run} run, {skipped} skipped")

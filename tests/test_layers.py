@@ -127,6 +127,7 @@ ORDER = [
     "implicit",
     "scalar",
     "scalar.entries",
+    "scalar.adjoints",
     "scalar.blocks",
     "scalar.types",
     "scalar.formulas",

@@ -1,7 +1,7 @@
 """Blocks: entries for operations on whole arrays, such as a Fourier transform.
 
 A block has many results, with indices in a row, and one entry: the address of its description, the number of results,
-and -1 where others have their number of pairs. The description is memory of its own, which belongs to the chunk that the entry
+and 0 where others have their number of pairs. The description is memory of its own, which belongs to the chunk that the entry
 is in: int64 words that begin with the address of the next description of the chunk and the number of words.
 """
 
@@ -12,18 +12,31 @@ from typing import Any
 import numpy as np
 
 from nbad._jit import jit
-from nbad.scalar.entries import _get, _put, allocate, free, load, long_entry, store, store_float
+from nbad.scalar.adjoints import Adjoints
+from nbad.scalar.entries import (
+    LAST,
+    WORD,
+    _get,
+    _put,
+    allocate,
+    free,
+    load,
+    long_entry,
+    store,
+    store_float,
+    store_word,
+)
 
 __all__ = ["HANDLERS", "block_bytes", "free_blocks", "pull_block", "write_block"]
 
 Array = np.ndarray[Any, Any]
 
-SIZE = 24
+SIZE = 16 + WORD
 """Bytes of the entry of a block."""
 
-HANDLERS: dict[int, Callable[[Array, Array, Array], None]] = {}
+HANDLERS: dict[int, Callable[[Array, Array, Adjoints], None]] = {}
 """The pullbacks, by the first word of the description: called with it, with the cotangents of the results, shape (n, lanes),
-and with all adjoints, shape (indices, lanes), to which they add."""
+and with all adjoints, to which they add."""
 
 
 @jit(cache=False)
@@ -40,7 +53,7 @@ def write_block(header: Any, indices: Any, values: Any, results: Any) -> Any:
     if not reached or results == 0:
         return 0
     words = 2 + header.size + indices.size + values.size
-    if _get("room") < 8 * words:
+    if _get("room") < 8 * words or _get("count") + results > LAST:
         raise MemoryError("the tape of the kernel is larger than its limit")
     _put("room", _get("room") - 8 * words)
     at, index = long_entry(SIZE)
@@ -61,7 +74,7 @@ def write_block(header: Any, indices: Any, values: Any, results: Any) -> Any:
         to += 8
     store(at, memory)
     store(at + 8, results)
-    store(at + 16, -1)
+    store_word(at + 16, 0)
     _put("count", index + results - 1)
     return index
 
@@ -88,7 +101,7 @@ def block_bytes(chunk: int) -> int:
     return total
 
 
-def pull_block(end: int, index: int, adjoint: Array) -> tuple[int, int]:
+def pull_block(end: int, index: int, adjoints: Adjoints) -> tuple[int, int]:
     """Pull the adjoints of a block back; its entry ends at address `end`, its results at `index`.
 
     Returns
@@ -97,11 +110,11 @@ def pull_block(end: int, index: int, adjoint: Array) -> tuple[int, int]:
         Where the entry begins, and the index before that of its first result.
     """
     memory, results = (int(word) for word in _words(end - SIZE, 2))
-    rows = adjoint.reshape(len(adjoint), -1)
-    g = rows[index - results + 1 : index + 1]
+    g = adjoints.rows(index - results + 1, results)
+    adjoints.passed(index, index - results)
     if not np.all((g == 0) & np.signbit(g)):  # something depends on it
         description = _words(memory, int(_words(memory, 2)[1]))[2:]
-        HANDLERS[int(description[0])](description, g, rows)
+        HANDLERS[int(description[0])](description, g, adjoints)
     return end - SIZE, index - results
 
 

@@ -15,6 +15,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from nbad._jit import jit
 from nbad.rules.convolution import convolve, correlate, part_of
+from nbad.scalar.adjoints import Adjoints
 from nbad.scalar.blocks import HANDLERS, write_block
 from nbad.scalar.fourier import add_lanes, as_lanes, depth_of, fill_lanes, is_active_array
 from nbad.scalar.lifting import empty_active, split
@@ -229,7 +230,7 @@ def _cotangent(g: Array, other: Array, shape: tuple[int, ...], first: tuple[int,
     return part
 
 
-def _pull(description: Array, g: Array, adjoint: Array) -> None:
+def _pull(description: Array, g: Array, adjoints: Adjoints) -> None:
     mode = _MODES[description[1]]
     kinds, counts, sizes = (description[k : k + 2].tolist() for k in (2, 4, 6))
     ndim = int(description[8])
@@ -254,7 +255,7 @@ def _pull(description: Array, g: Array, adjoint: Array) -> None:
         for s, t in itertools.product(range(len(other)), range(len(given))):
             if s & t == 0:
                 found[s | t] += _cotangent(given[t], other[s], shapes[k], first, mode)
-        add_lanes(adjoint, places[k], found, bool(kinds[k]))
+        add_lanes(adjoints, places[k], found, bool(kinds[k]))
 
 
 HANDLERS[_CONVOLVE] = _pull

@@ -2,9 +2,9 @@
 
 Owns the layout. A tape is a chain of chunks, each of `CHUNK` bytes that begin with `HEADER`: addresses of the next chunk and of
 the one before, where the entries end, and the address of descriptions of blocks (`nbad.scalar.blocks`).
-An entry is a number k of pairs, which stand before it: an index (int64) and the partial derivative in it (as many
-float64 as a value has lanes). So the sweep, which reads from the end, sees k first. The result of an entry has no field: the
-n-th entry has the index n, counted after the inputs; index 0 is "constant".
+An entry is a number k of pairs (int32), which stand before it: an index (int32, without sign) and the partial derivative in it
+(as many float64 as a value has lanes), without gaps. So the sweep, which reads from the end, sees k first; 0 says that it is a
+block. The result of an entry has no field: the n-th entry has the index n, counted after the inputs; index 0 is "constant".
 
 Where the tape is written is kept in variables of the compiled module, which all functions compiled into an entry point
 share. They are set under the interpreter's lock, which the entry point never gives up: one kernel records at a time.
@@ -24,18 +24,22 @@ types: Any = numba_types
 __all__ = [
     "CHUNK",
     "HEADER",
+    "LAST",
     "PAIRS",
+    "WORD",
     "allocate",
     "begin",
     "end_entry",
     "free",
     "load",
     "load_float",
+    "load_word",
     "position",
     "push",
     "reserve",
     "store",
-    "withdraw",
+    "store_float",
+    "store_word",
     "write_pair",
 ]
 
@@ -48,7 +52,14 @@ HEADER = 32
 PAIRS = 1024
 """Most pairs of one entry; longer sums are entries of entries."""
 
+WORD = 4
+"""Bytes of an index on the tape, and of a number of pairs."""
+
+LAST = (1 << 32) - (1 << 20)
+"""The index after which no chunk is begun: all those within it are still less than 2**32."""
+
 _INT = ir.IntType(64)
+_WORD = ir.IntType(32)
 _FLOAT = ir.DoubleType()
 _NAMES = ("cursor", "end", "count", "chunk", "room")
 
@@ -69,6 +80,14 @@ def _pointer(builder: Any, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
+def _read(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.load(_pointer(builder, address, kind), align=WORD)
+
+
+def _write(builder: Any, address: Any, value: Any) -> None:
+    builder.store(value, _pointer(builder, address, value.type), align=WORD)
+
+
 def push(context: Any, builder: Any, pairs: list[tuple[Any, list[Any]]]) -> Any:
     """Emit one entry of pairs (index, components of the partial); return its index, 0 if all the indices are 0."""
     any_index = pairs[0][0]
@@ -77,8 +96,8 @@ def push(context: Any, builder: Any, pairs: list[tuple[Any, list[Any]]]) -> Any:
     slot = cgutils.alloca_once_value(builder, _INT(0))
     with builder.if_then(builder.icmp_unsigned("!=", any_index, _INT(0)), likely=True):
         merged = _merged(builder, pairs)
-        width = 8 + 8 * len(pairs[0][1])
-        at = _room_for(context, builder, _INT(8 + width * len(pairs)))
+        width = WORD + 8 * len(pairs[0][1])
+        at = _room_for(context, builder, _INT(WORD + width * len(pairs)))
         count = _INT(0)
         for index, floats, dropped in merged:
             write_pair(builder, at, index, floats)
@@ -86,18 +105,18 @@ def push(context: Any, builder: Any, pairs: list[tuple[Any, list[Any]]]) -> Any:
             step = builder.sub(_INT(1), builder.zext(dropped, _INT)) if dropped is not None else _INT(1)
             at = builder.add(at, builder.mul(step, _INT(width)))
             count = builder.add(count, step)
-        builder.store(count, _pointer(builder, at, _INT))
-        builder.store(builder.add(at, _INT(8)), _variable(builder, "cursor"))
+        _write(builder, at, builder.trunc(count, _WORD))
+        builder.store(builder.add(at, _INT(WORD)), _variable(builder, "cursor"))
         builder.store(_counted(builder), slot)
     return builder.load(slot)
 
 
 def write_pair(builder: Any, at: Any, index: Any, floats: list[Any]) -> Any:
     """Emit one pair at an address; return the address behind it."""
-    builder.store(index, _pointer(builder, at, _INT))
+    _write(builder, at, builder.trunc(index, _WORD))
     for k, number in enumerate(floats):
-        builder.store(number, _pointer(builder, builder.add(at, _INT(8 + 8 * k)), _FLOAT))
-    return builder.add(at, _INT(8 + 8 * len(floats)))
+        _write(builder, builder.add(at, _INT(WORD + 8 * k)), number)
+    return builder.add(at, _INT(WORD + 8 * len(floats)))
 
 
 def _merged(builder: Any, pairs: list[tuple[Any, list[Any]]]) -> list[tuple[Any, list[Any], Any]]:
@@ -120,14 +139,12 @@ def _merged(builder: Any, pairs: list[tuple[Any, list[Any]]]) -> list[tuple[Any,
 
 
 def _room_for(context: Any, builder: Any, size: Any) -> Any:
-    """Emit the address of `size` free bytes, after which the tape goes on."""
+    """Emit the address of `size` free bytes, at which the tape goes on."""
     cursor, end = _variable(builder, "cursor"), _variable(builder, "end")
     full = builder.icmp_unsigned(">", builder.add(builder.load(cursor), size), builder.load(end))
     with builder.if_then(full, likely=False):
         context.compile_internal(builder, _grow, types.none(), [])
-    at = builder.load(cursor)
-    builder.store(builder.add(at, size), cursor)
-    return at
+    return builder.load(cursor)
 
 
 def _counted(builder: Any) -> Any:
@@ -160,7 +177,17 @@ def load(context: Any, address: Any) -> Any:
     """Return the int64 at an address."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_pointer(builder, args[0], _INT))
+        return _read(builder, args[0], _INT)
+
+    return types.int64(types.int64), emit
+
+
+@intrinsic
+def load_word(context: Any, address: Any) -> Any:
+    """Return the int32 without sign at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.zext(_read(builder, args[0], _WORD), _INT)
 
     return types.int64(types.int64), emit
 
@@ -170,7 +197,7 @@ def load_float(context: Any, address: Any) -> Any:
     """Return the float64 at an address."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_pointer(builder, args[0], _FLOAT))
+        return _read(builder, args[0], _FLOAT)
 
     return types.float64(types.int64), emit
 
@@ -180,7 +207,18 @@ def store(context: Any, address: Any, number: Any) -> Any:
     """Write an int64 to an address."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[1], _pointer(builder, args[0], _INT))
+        _write(builder, *args)
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64), emit
+
+
+@intrinsic
+def store_word(context: Any, address: Any, number: Any) -> Any:
+    """Write an int32 without sign to an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _write(builder, args[0], builder.trunc(args[1], _WORD))
         return context.get_dummy_value()
 
     return types.none(types.int64, types.int64), emit
@@ -191,7 +229,7 @@ def store_float(context: Any, address: Any, number: Any) -> Any:
     """Write a float64 to an address."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[1], _pointer(builder, args[0], _FLOAT))
+        _write(builder, *args)
         return context.get_dummy_value()
 
     return types.none(types.int64, types.float64), emit
@@ -224,6 +262,7 @@ def long_entry(context: Any, size: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         at = _room_for(context, builder, args[0])
+        builder.store(builder.add(at, args[0]), _variable(builder, "cursor"))
         return context.make_tuple(builder, signature.return_type, [at, _counted(builder)])
 
     return types.UniTuple(types.int64, 2)(types.int64), emit
@@ -231,7 +270,7 @@ def long_entry(context: Any, size: Any) -> Any:
 
 @intrinsic
 def reserve(context: Any, size: Any) -> Any:
-    """Return the address of `size` bytes for an entry that the caller writes and then ends: no other in between."""
+    """Return the address of `size` bytes for an entry that the caller writes and ends, or forgets: no other in between."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _room_for(context, builder, args[0])
@@ -241,7 +280,7 @@ def reserve(context: Any, size: Any) -> Any:
 
 @intrinsic
 def end_entry(context: Any, end: Any) -> Any:
-    """End the entry that was reserved at an address, and return its index."""
+    """End the entry that was written up to an address, and return its index."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.store(args[0], _variable(builder, "cursor"))
@@ -250,21 +289,12 @@ def end_entry(context: Any, end: Any) -> Any:
     return types.int64(types.int64), emit
 
 
-@intrinsic
-def withdraw(context: Any, start: Any) -> Any:
-    """Give back what was reserved at an address."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[0], _variable(builder, "cursor"))
-        return context.get_dummy_value()
-
-    return types.none(types.int64), emit
-
-
 def _grow() -> None:
     """Go on in the next chunk: one that an earlier call left, or a new one."""
     chunk = _get("chunk")
     store(chunk + 16, _get("cursor"))
+    if _get("count") > LAST:
+        raise MemoryError("the tape of the kernel has more numbers than 32 bits count")
     following = load(chunk)
     if following == 0:
         if _get("room") < CHUNK:

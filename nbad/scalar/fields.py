@@ -14,7 +14,16 @@ from numba.extending import overload, register_jitable
 from numba.np import arrayobj
 
 from nbad._jit import intrinsic
-from nbad.scalar.entries import PAIRS, end_entry, load, load_float, reserve, store, withdraw, write_pair
+from nbad.scalar.entries import (
+    PAIRS,
+    WORD,
+    end_entry,
+    load_float,
+    load_word,
+    reserve,
+    store_word,
+    write_pair,
+)
 from nbad.scalar.types import Active, Dual, constant, floats_of, is_active, lanes, make, make_dual, value_of
 
 #: numba has no annotations.
@@ -244,7 +253,7 @@ def _size(context: Any, like: Any) -> Any:
     """Return the bytes of a pair with a partial of the type of a number."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return context.get_constant(types.int64, 8 + 8 * lanes(like))
+        return context.get_constant(types.int64, WORD + 8 * lanes(like))
 
     return types.int64(like), emit
 
@@ -263,7 +272,7 @@ def _written(context: Any, at: Any, index: Any, partial: Any, like: Any) -> Any:
 @register_jitable
 def _opened(like: Any) -> Any:
     """Return where an entry begins, and where its next pair goes."""
-    start = reserve(8 + PAIRS * _size(like))
+    start = reserve(WORD + PAIRS * _size(like))
     return start, start
 
 
@@ -275,7 +284,7 @@ def _paired(state: Any, index: Any, partial: Any, like: Any) -> Any:
         return start, at
     if at - start == PAIRS * _size(like):
         whole = _closed(state, like)
-        start = reserve(8 + PAIRS * _size(like))
+        start = reserve(WORD + PAIRS * _size(like))
         at = _written(start, whole, 1.0, like)
     return start, _written(at, index, partial, like)
 
@@ -286,18 +295,16 @@ def _closed(state: Any, like: Any) -> Any:
     start, at = state
     size = _size(like)
     if at == start:
-        withdraw(start)
         return 0
-    if at - start == size and load_float(start + 8) == 1.0:
+    if at - start == size and load_float(start + WORD) == 1.0:
         alone = True
-        for rest in range(start + 16, at, 8):
+        for rest in range(start + WORD + 8, at, 8):
             if load_float(rest) != 0.0:
                 alone = False
         if alone:
-            withdraw(start)
-            return load(start)
-    store(at, (at - start) // size)
-    return end_entry(at + 8)
+            return load_word(start)
+    store_word(at, (at - start) // size)
+    return end_entry(at + WORD)
 
 
 def _all_paired(state: Any, x: Any, partials: Any, like: Any) -> Any:

@@ -14,6 +14,7 @@ from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from nbad._jit import intrinsic
+from nbad.scalar.adjoints import Adjoints
 from nbad.scalar.blocks import HANDLERS, write_block
 from nbad.scalar.complex_numbers import join, parts_of
 from nbad.scalar.lifting import base_of, empty_active, real_type, split
@@ -257,14 +258,14 @@ def as_lanes(g: Array, shape: Any, is_complex: bool) -> Array:
     return (made.view(np.complex128) if is_complex else made).reshape(-1, *shape)
 
 
-def add_lanes(adjoint: Array, indices: Array, x: Array, is_complex: bool) -> None:
+def add_lanes(adjoints: Adjoints, indices: Array, x: Array, is_complex: bool) -> None:
     """Add arrays of shape (lanes, ...) to the adjoints at `indices`."""
     if is_complex:
         x = np.ascontiguousarray(x, np.complex128).view(np.float64)
-    np.add.at(adjoint, indices, x.real.reshape(len(x), -1).T + 0.0)
+    adjoints.add(indices, x.real.reshape(len(x), -1).T + 0.0)
 
 
-def _pull(description: Array, g: Array, adjoint: Array) -> None:
+def _pull(description: Array, g: Array, adjoints: Adjoints) -> None:
     kind, is_complex, code, last, ndim, count = description[:6].tolist()
     shapes = description[6 : 6 + 2 * ndim].tolist()
     at = 6 + 2 * ndim
@@ -281,7 +282,7 @@ def _pull(description: Array, g: Array, adjoint: Array) -> None:
     else:
         x = _weighed(np.fft.rfftn(given, axes=axes, norm=norm), given.shape[axes[-1]], axes[-1], 2.0)
     x = _resized(x, tuple(shapes[:ndim]))
-    add_lanes(adjoint, description[at + count :], x, bool(is_complex))
+    add_lanes(adjoints, description[at + count :], x, bool(is_complex))
 
 
 for _kind, _functions in enumerate(

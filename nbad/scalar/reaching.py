@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nbad._jit import jit
-from nbad.scalar.entries import HEADER, load
+from nbad.scalar.entries import HEADER, WORD, load, load_word
 from nbad.scalar.sweeping import Tape
 
 __all__ = ["dependence"]
@@ -23,14 +23,14 @@ def _walk(chunk: int, end: int, index: int, reached: np.ndarray) -> bool:
     while True:
         begin = chunk + HEADER
         while end > begin:
-            pairs = load(end - 8)
-            if pairs < 0:
+            pairs = load_word(end - WORD)
+            if pairs == 0:
                 return False
-            end -= 8 + 16 * pairs
+            end -= WORD + (WORD + 8) * pairs
             outputs = reached[index]
             index -= 1
             for k in range(pairs):
-                reached[load(end + 16 * k)] |= outputs
+                reached[load_word(end + (WORD + 8) * k)] |= outputs
         chunk = load(chunk + 8)
         if chunk == 0:
             return True

@@ -7,6 +7,7 @@ function written out for the containers of its arguments; it takes leaves.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 import threading
@@ -17,6 +18,7 @@ import numpy as np
 from numba.core import errors
 
 from nbad.config import SETTINGS
+from nbad.report import current
 from nbad.scalar import (  # noqa: F401 (their types and rules)
     arrays,
     complex_parts,
@@ -27,11 +29,12 @@ from nbad.scalar import (  # noqa: F401 (their types and rules)
     rearranging,
     reductions,
 )
+from nbad.scalar.adjoints import Adjoints
 from nbad.scalar.caching import Entry, WritesMore, cache_of
-from nbad.scalar.entries import begin, position
+from nbad.scalar.entries import LAST, begin, position
 from nbad.scalar.lifting import lift, split
 from nbad.scalar.pipeline import Derived, derived
-from nbad.scalar.sweeping import Tape, adjoints
+from nbad.scalar.sweeping import Tape
 
 __all__ = ["Call", "Recorded", "record"]
 
@@ -97,18 +100,20 @@ class Recorded(NamedTuple):
             For each of these leaves the cotangent, a new array of float64, or complex128 for a complex leaf; the highest
             lane, where there are several.
         """
-        made = adjoints(self.tape, self.lanes)
-        first = made if self.lanes == 1 else made[:, 0]
+        tape = self.tape
+        adjoints = Adjoints(tape.inputs, tape.entries, self.lanes)
         for indices, cotangent in seeds:
             if cotangent.dtype.kind == "c":
                 cotangent = np.stack([cotangent.real, cotangent.imag], -1)
-            np.add.at(first, np.asarray(indices), cotangent)
-        first[0] = -0.0
-        self.tape.sweep(made)
-        last = made if self.lanes == 1 else made[:, -1]
+            adjoints.add(np.ravel(indices), np.reshape(cotangent, (-1, 1)))
+        adjoints.inputs[0] = -0.0
+        tape.sweep(adjoints)
+        for listener in current():
+            listener.adjoint_bytes = max(listener.adjoint_bytes, adjoints.nbytes)
+        last = adjoints.inputs[:, -1]
         found: dict[int, np.ndarray] = {}
         for k, start in self.firsts.items():
-            size = int(np.prod(shapes[k], dtype=np.int64))
+            size = math.prod(shapes[k])
             if k in self.paired:
                 pairs = last[start : start + 2 * size] + 0.0
                 found[k] = pairs.view(np.complex128).reshape(shapes[k])
@@ -198,10 +203,12 @@ def record(
     moved = tuple(sorted({k for one in directions for k in one}))
     function: Derived = derived(call.kernel, depth)
     asked = tuple(asked)
-    paired = frozenset(k for k in asked if np.iscomplexobj(leaves[k]))
-    sizes = [int(np.size(leaves[k])) * (2 if k in paired else 1) for k in asked]
-    starts = dict(zip(asked, (1 + np.cumsum([0, *sizes[:-1]])).tolist(), strict=True)) if asked else {}
-    inputs = sum(sizes)
+    paired = frozenset(k for k in asked if _is_complex(leaves[k]))
+    starts: dict[int, int] = {}
+    inputs = 0
+    for k in asked:
+        starts[k] = 1 + inputs
+        inputs += int(getattr(leaves[k], "size", 1)) * (2 if k in paired else 1)
     room = _half_of_memory() if SETTINGS.tape_limit is None else SETTINGS.tape_limit
     while True:
         written = tuple(sorted(_written_leaves(call, function, leaves) - {*asked, *moved}))
@@ -221,12 +228,14 @@ def record(
                 )
         tape = Tape(inputs)
         try:
+            if inputs > LAST:
+                raise MemoryError("tape")
             outputs, after, end = entry(tape.first, room, inputs, firsts or (0,), *leaves, *tangents)
         except MemoryError as error:
             if "tape" not in str(error):
                 raise
             raise MemoryError(
-                f"the tape of {call.kernel.py_func.__name__} is larger than {room} bytes\n"
+                f"the tape of {call.kernel.py_func.__name__} is larger than {room} bytes, or has 2**32 numbers\n"
                 "  Divide its loop with nbad.scan, which needs a part of it at a time, or set nbad.config(tape_limit=...)."
             ) from None
         except WritesMore as more:
@@ -241,6 +250,10 @@ def record(
         left = {k: leaves[k] for k in watched}
         left |= zip([k for k in active if k in watched], after, strict=True)
         return Recorded(outputs, tape, starts, paired, 1 << depth, left)
+
+
+def _is_complex(leaf: Any) -> bool:
+    return bool(leaf.dtype.kind == "c") if hasattr(leaf, "dtype") else isinstance(leaf, complex)
 
 
 def _written_leaves(call: Call, function: Derived, leaves: Sequence[Any]) -> set[int]:

@@ -1,8 +1,6 @@
 """The sweep over the tape of a kernel.
 
 Owns the jitted backward loop and the chunks of memory that tapes are made of.
-An adjoint starts as -0.0, and what is added to it never is: so -0.0 says "nothing depends on this", which is skipped, and
-an adjoint that is zero by its value is not: what is not reached cannot spoil the gradient, what is reached cannot hide a NaN.
 """
 
 import sys
@@ -13,10 +11,22 @@ import numpy as np
 from nbad._jit import jit
 from nbad.config import SETTINGS
 from nbad.kernels import memory
+from nbad.scalar.adjoints import FREE, LANES, PAGE, SHIFT, Adjoints, leave, page_of
 from nbad.scalar.blocks import block_bytes, free_blocks, pull_block
-from nbad.scalar.entries import CHUNK, HEADER, allocate, free, load, load_float, store
+from nbad.scalar.entries import (
+    CHUNK,
+    HEADER,
+    WORD,
+    allocate,
+    free,
+    load,
+    load_float,
+    load_word,
+    store,
+    store_float,
+)
 
-__all__ = ["Tape", "adjoints"]
+__all__ = ["Tape"]
 
 
 @jit("int64()")
@@ -55,63 +65,127 @@ def _free_all(first: int) -> None:
     free(first)
 
 
-@jit("UniTuple(int64, 3)(int64, int64, int64, int64, float64[::1])", boundscheck=False)
-def _sweep(chunk: int, end: int, index: int, most: int, adjoint: np.ndarray) -> tuple[int, int, int]:
-    """Sweep back over at most `most` chunks, and up to a block; return chunk, end of its entries and index to go on from."""
+@jit("UniTuple(int64, 3)(int64, int64, int64, int64, int64)")
+def _sweep_short(chunk: int, end: int, index: int, most: int, adjoints: int) -> tuple[int, int, int]:
+    """Sweep back over at most `most` chunks, and up to a block; all adjoints are in a row, index 0 is at address `adjoints`.
+
+    Returns
+    -------
+    tuple of int
+        Chunk, end of its entries and index to go on from.
+    """
+    following = load_float(adjoints + 8 * index)
     for _ in range(most):
         begin = chunk + HEADER
         while end > begin:
-            pairs = load(end - 8)
-            if pairs < 0:
+            stop = end - WORD
+            pairs = load_word(stop)
+            if pairs == 0:
+                store_float(adjoints + 8 * index, following)
                 return chunk, end, index
-            end -= 8 + 16 * pairs
-            g = adjoint[index]
+            at = end = stop - (WORD + 8) * pairs
+            g = following
             index -= 1
+            following = load_float(adjoints + 8 * index)
             if g == 0.0 and np.signbit(g):
                 continue
-            at = end
-            for _ in range(pairs):
-                adjoint[load(at)] += load_float(at + 8) * g + 0.0
-                at += 16
+            while at != stop:
+                to = load_word(at)
+                moved = load_float(at + WORD) * g + 0.0
+                if (
+                    to == index
+                ):  # a loop that goes on with what it computed last: this adjoint stays in a register
+                    following += moved
+                else:
+                    place = adjoints + 8 * to
+                    store_float(place, load_float(place) + moved)
+                at += WORD + 8
         chunk = load(chunk + 8)
         if chunk == 0:
-            return 0, 0, index
+            break
         end = load(chunk + 16)
+    store_float(adjoints + 8 * index, following)
     return chunk, end, index
 
 
-@jit("UniTuple(int64, 3)(int64, int64, int64, int64, float64[:,::1])", boundscheck=False)
-def _sweep_lanes(chunk: int, end: int, index: int, most: int, adjoint: np.ndarray) -> tuple[int, int, int]:
-    """Sweep as `_sweep` does, for numbers with tangents: lanes s and t without a common bit have their product in s | t."""
-    lanes = adjoint.shape[1]
+@jit("UniTuple(int64, 3)(int64, int64, int64, int64, int64, int64)")
+def _sweep(chunk: int, end: int, index: int, most: int, table: int, state: int) -> tuple[int, int, int]:
+    """Sweep as `_sweep_short` does, over adjoints in pages; also stop where more of these may be needed than are free."""
+    here = page_of(index >> SHIFT, table, state)
+    following = load_float(here + 8 * index)
     for _ in range(most):
         begin = chunk + HEADER
         while end > begin:
-            pairs = load(end - 8)
-            if pairs < 0:
+            stop = end - WORD
+            pairs = load_word(stop)
+            if pairs == 0 or load(state + FREE) <= pairs:
+                store_float(here + 8 * index, following)
                 return chunk, end, index
-            end -= 8 + (8 + 8 * lanes) * pairs
-            g = adjoint[index]
+            at = end = stop - (WORD + 8) * pairs
+            g = following
             index -= 1
-            reached = False
-            for s in range(lanes):
-                if g[s] != 0.0 or not np.signbit(g[s]):
-                    reached = True
-            if not reached:
+            if index & (PAGE - 1) == PAGE - 1:
+                leave((index >> SHIFT) + 1, table, state)
+                here = page_of(index >> SHIFT, table, state)
+            following = load_float(here + 8 * index)
+            if g == 0.0 and np.signbit(g):
                 continue
-            at = end
-            for _ in range(pairs):
-                to = adjoint[load(at)]
-                at += 8
-                for s in range(lanes):
-                    partial = load_float(at + 8 * s)
-                    for t in range(lanes):
-                        if s & t == 0:
-                            to[s | t] += partial * g[t] + 0.0
-                at += 8 * lanes
+            while at != stop:
+                to = load_word(at)
+                moved = load_float(at + WORD) * g + 0.0
+                if to == index:
+                    following += moved
+                else:
+                    place = page_of(to >> SHIFT, table, state) + 8 * to
+                    store_float(place, load_float(place) + moved)
+                at += WORD + 8
         chunk = load(chunk + 8)
         if chunk == 0:
-            return 0, 0, index
+            break
+        end = load(chunk + 16)
+    store_float(here + 8 * index, following)
+    return chunk, end, index
+
+
+@jit("UniTuple(int64, 3)(int64, int64, int64, int64, int64, int64)")
+def _sweep_lanes(chunk: int, end: int, index: int, most: int, table: int, state: int) -> tuple[int, int, int]:
+    """Sweep as `_sweep` does, for numbers with tangents: lanes s and t without a common bit have their product in s | t."""
+    lanes = load(state + LANES)
+    here = page_of(index >> SHIFT, table, state)
+    for _ in range(most):
+        begin = chunk + HEADER
+        while end > begin:
+            pairs = load_word(end - WORD)
+            if pairs == 0 or load(state + FREE) <= pairs:
+                return chunk, end, index
+            end -= WORD + (WORD + 8 * lanes) * pairs
+            g = here + 8 * lanes * index
+            reached = False
+            for s in range(lanes):
+                one = load_float(g + 8 * s)
+                if one != 0.0 or not np.signbit(one):
+                    reached = True
+            if reached:
+                at = end
+                for _ in range(pairs):
+                    to = load_word(at)
+                    base = page_of(to >> SHIFT, table, state) + 8 * lanes * to
+                    at += WORD
+                    for s in range(lanes):
+                        partial = load_float(at + 8 * s)
+                        for t in range(lanes):
+                            if s & t == 0:
+                                place = base + 8 * (s | t)
+                                moved = partial * load_float(g + 8 * t) + 0.0
+                                store_float(place, load_float(place) + moved)
+                    at += 8 * lanes
+            index -= 1
+            if index & (PAGE - 1) == PAGE - 1:
+                leave((index >> SHIFT) + 1, table, state)
+                here = page_of(index >> SHIFT, table, state)
+        chunk = load(chunk + 8)
+        if chunk == 0:
+            break
         end = load(chunk + 16)
     return chunk, end, index
 
@@ -166,16 +240,24 @@ class Tape:
         self.end, self.chunk, count = position
         self.entries = count - self.inputs
 
-    def sweep(self, adjoint: np.ndarray) -> None:
-        """Pull adjoints of results back to those of the inputs; `adjoint` has a row for each index."""
+    def sweep(self, adjoints: Adjoints) -> None:
+        """Pull adjoints of results back to those of the inputs."""
         chunk, end, index = self.chunk, self.end, self.inputs + self.entries
-        run = _sweep if adjoint.ndim == 1 else _sweep_lanes
+        run: Any = _sweep if adjoints.lanes == 1 else _sweep_lanes
+        where: tuple[int, ...]
+        if adjoints.in_a_row:
+            run, where = _sweep_short, (adjoints.inputs.ctypes.data,)
+        else:
+            where = adjoints.table, adjoints.state
+        pairs = 1
         while chunk:
-            if end > chunk + HEADER and _word(end - 8) < 0:
-                end, index = pull_block(end, index, adjoint)
-                continue
+            adjoints.need(pairs + 1)
             # A few chunks at a time, so that Ctrl-C is heard.
-            chunk, end, index = run(chunk, end, index, 8, adjoint)
+            chunk, end, index = run(chunk, end, index, 8, *where)
+            if chunk and end > chunk + HEADER:
+                pairs = int(_number(end - WORD))
+                if pairs == 0:
+                    end, index = pull_block(end, index, adjoints)
 
     @property
     def nbytes(self) -> int:
@@ -200,9 +282,6 @@ def _word(address: int) -> Any:
     return load(address)
 
 
-def adjoints(tape: Tape, lanes: int) -> np.ndarray:
-    """Return adjoints that nothing was added to, one for each index, with `lanes` components."""
-    shape: Any = (1 + tape.inputs + tape.entries,) if lanes == 1 else (1 + tape.inputs + tape.entries, lanes)
-    made = memory.empty(shape, np.float64)
-    made.fill(-0.0)
-    return made
+@jit("int64(int64)")
+def _number(address: int) -> Any:
+    return load_word(address)
