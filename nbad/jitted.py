@@ -30,6 +30,7 @@ from nbad.kernel_terms import (
     plain_result,
     recorded,
     row,
+    taped,
 )
 from nbad.methods import user_line
 from nbad.recorder import dtype_of
@@ -38,6 +39,7 @@ from nbad.replay.graph import form_of
 from nbad.report import current
 from nbad.scalar.lifting import Part
 from nbad.scalar.recording import Call
+from nbad.scalar.writes import arguments_written
 from nbad.trace import Traced, apply, is_traced, underlying
 from nbad.transforms import CONVERTERS
 from nbad.wrt import Asked, Leaf, substitute
@@ -45,6 +47,8 @@ from nbad.wrt import Asked, Leaf, substitute
 __all__ = ["Jitted", "njit"]
 
 _NUMBERS = (bool, int, float, complex, np.generic)
+_REAL = (np.dtype(np.float64), np.dtype(np.float32))
+_FLAT = frozenset({np.ndarray, np.float64, np.float32, np.int64, float, int, bool})
 
 
 # What a user calls ------------------------------------------------------------------------------
@@ -67,6 +71,11 @@ class Jitted:
         self.own = own
         self.keeps = keeps
         self._signature = inspect.signature(kernel.py_func)
+        parameters = self._signature.parameters.values()
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        texts = tuple(f"{{{k}}}" for k, one in enumerate(parameters) if one.kind in kinds)
+        #: A call with a leaf for each argument.
+        self._flat = Call(kernel, texts, {}) if len(texts) == len(parameters) else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the kernel; record one node where an argument is traced."""
@@ -114,21 +123,22 @@ class Jitted:
         if site.changing:
             return None
         starts = [where[id(mark)] for mark in marks]
-        made = recorded(site, plainly, tuple(sorted(starts)), ())
-        part = made.outputs
-        if (
-            not isinstance(part, Part)
-            or not isinstance(part.lanes[0], float)
-            or not isinstance(part.indices, int)
-        ):
+        return _swept(recorded(site, plainly, tuple(sorted(starts)), ()), leaves, starts)
+
+    def gradient_at(self, positions: Sequence[int], args: Sequence[Any]) -> tuple[Any, list[Any]] | None:
+        """Return what `gradient` does, for distinct positions of arguments that are all arrays or numbers.
+
+        This is the call of which people have thousands; None says that it is not, or that it is not quite right.
+        """
+        call = self._flat
+        if call is None or len(call.arguments) != len(args) or not _FLAT.issuperset(map(type, args)):
             return None
-        begin = time.perf_counter()
-        shapes = {i: np.shape(leaves[i]) for i in starts}
-        found = made.pull([(part.indices, np.float64(1.0))], shapes)
-        for listener in current():
-            listener.sweeps += 1
-            listener.time_sweep += time.perf_counter() - begin
-        return part.lanes[0], [np.asarray(found[i], dtype_of(leaves[i])) for i in starts]
+        for k in positions:
+            if k >= len(args) or not _is_real(args[k]):
+                return None
+        if arguments_written(self.kernel):
+            return None
+        return _swept(taped(call, args, sorted(positions)), args, positions)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, list[Any]]:
         """Write a call out, and list its leaves."""
@@ -153,6 +163,30 @@ class Jitted:
     def __reduce__(self) -> Any:
         """Pickle as the kernel it was made from."""
         return njit, (self.kernel,)
+
+
+def _is_real(leaf: Any) -> bool:
+    if type(leaf) is float:
+        return True
+    return type(leaf) is not int and type(leaf) is not bool and leaf.dtype in _REAL
+
+
+def _swept(made: Any, leaves: Leaves, asked: Sequence[int]) -> tuple[Any, list[Any]] | None:
+    """Return the value that a call left and its gradient; None if the value is not one active number."""
+    part = made.outputs
+    if (
+        not isinstance(part, Part)
+        or not isinstance(part.lanes[0], float)
+        or not isinstance(part.indices, int)
+    ):
+        return None
+    begin = time.perf_counter()
+    shapes = {i: np.shape(leaves[i]) for i in asked}
+    found = made.pull([(part.indices, np.float64(1.0))], shapes)
+    for listener in current():
+        listener.sweeps += 1
+        listener.time_sweep += time.perf_counter() - begin
+    return part.lanes[0], [np.asarray(found[i], dtype_of(leaves[i])) for i in asked]
 
 
 class _Mark:

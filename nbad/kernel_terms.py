@@ -37,6 +37,7 @@ __all__ = [
     "plain_result",
     "recorded",
     "row",
+    "taped",
 ]
 
 Leaves = Sequence[Any]
@@ -271,10 +272,21 @@ def merged(outputs: Any) -> Any:
 
 def recorded(site: Site, operands: Leaves, asked: Sequence[int], tangents: Sequence[dict[int, Any]]) -> Any:
     """Run a kernel that writes a tape; `asked` and `tangents` go by leaves of its arguments."""
+    return taped(site.call, site.filled(operands), asked, tangents, () if tangents else site.changing)
+
+
+def taped(
+    call: Any,
+    leaves: Leaves,
+    asked: Sequence[int],
+    tangents: Sequence[dict[int, Any]] = (),
+    watched: tuple[int, ...] = (),
+) -> Any:
+    """Record a call of a kernel, and account for it; what numba says becomes one clear error."""
     try:
-        made = record(site.call, site.filled(operands), asked, tangents, () if tangents else site.changing)
+        made = record(call, leaves, asked, tangents, watched)
     except errors.NumbaError as error:
-        raise explained(site.call, site.filled(operands), error) from None
+        raise explained(call, leaves, error) from None
     for listener in current():
         listener.entries += made.tape.entries
         listener.entry_bytes += made.tape.nbytes

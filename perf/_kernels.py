@@ -63,6 +63,14 @@ def heat_step(u: Array, after: Array, rate: float) -> None:
 
 
 @numba.njit
+def heat_after(u: Array, i: int, rate: float) -> Array:
+    """Return the plate after one step, in an array of its own."""
+    after = np.empty_like(u)
+    heat_step(u, after, rate)
+    return after
+
+
+@numba.njit
 def heat(u: Array, rate: float, steps: int, target: Array) -> float:
     """Return the distance of a heated plate from what it is to be."""
     here = u.copy()

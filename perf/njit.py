@@ -17,6 +17,10 @@ from _bench import Contestant, Session, Table, find, ratio
 Array = Any
 
 
+DIVIDED = 1 << 25
+"""Bytes that the tape of a loop in parts may take."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """One kernel.
@@ -39,6 +43,10 @@ class Workload:
         Entries that are needed; 0 where nobody counted.
     step : float
         Step of the differences, relative to the largest argument: small, for kernels have kinks.
+    operations : int
+        Operations of one entry, where that is known: a target says what each may take.
+    divided : callable, optional
+        Takes ``nbad`` and ``perf/_kernels.py``, returns the same function with its loop in parts.
     """
 
     title: str
@@ -49,6 +57,8 @@ class Workload:
     bound: float | None = None
     least: int = 0
     step: float = 1e-7
+    operations: int = 0
+    divided: Callable[[Any, Any], Callable[..., Any]] | None = None
 
 
 def jax_rosenbrock(jax: Any) -> Callable[..., Any]:
@@ -99,6 +109,13 @@ def jax_heat(jax: Any) -> Callable[..., Any]:
     return f
 
 
+def divided_heat(nbad: Any, kernels: Any) -> Callable[..., Any]:
+    def f(u: Array, rate: float, steps: int, target: Array) -> Any:
+        return np.sum((nbad.scan(kernels.heat_after, u, steps, rate) - target) ** 2)
+
+    return f
+
+
 def jax_monte_carlo(jax: Any) -> Callable[..., Any]:
     np = jax.numpy
 
@@ -141,7 +158,7 @@ def workloads(quick: bool) -> dict[str, Workload]:
         Workload(
             f"heat equation, {side} x {side}, {times} steps", "heat",
             (rng.random((side, side)), 0.2, times, rng.random((side, side))), (0,), jax_heat, None,
-            times * (side - 2) ** 2,
+            times * (side - 2) ** 2, divided=divided_heat,
         ),
         Workload(
             f"Asian option, {paths:,} paths of {path} steps", "monte_carlo",
@@ -153,7 +170,7 @@ def workloads(quick: bool) -> dict[str, Workload]:
         ),
         Workload(
             f"a loop of {2 * few * rounds:,} operations", "horner",
-            (rng.random(few), rounds), (0,), None, None, few * rounds,
+            (rng.random(few), rounds), (0,), None, None, few * rounds, operations=2,
         ),
     )  # fmt: skip
     return {work.kernel: work for work in found}
@@ -217,6 +234,12 @@ def main() -> int:
         plain = Contestant("numba, value alone", functools.partial(kernel, *work.arguments), None)
         ours = Contestant("nbad", functools.partial(both, *work.arguments), flat)
         found = [ours, plain, *jax_contestants(work)]
+        if work.divided is not None:
+            parts = nbad.value_and_grad(work.divided(nbad, _kernels), work.wrt)
+            found.insert(1, Contestant("nbad, in parts", functools.partial(parts, *work.arguments), flat))
+            with nbad.config(tape_limit=DIVIDED):
+                parts(*work.arguments)
+            print(f"in parts, the tape takes at most {DIVIDED >> 20} MiB")
         with nbad.report() as account:
             _, gradient = both(*work.arguments)
         expected, differences = along_a_direction(kernel, work, gradient)
@@ -225,9 +248,11 @@ def main() -> int:
         session.table(work.title, found, "numba, value alone")
         slower = ratio(ours.median, plain.median)
         each = ratio(ours.median, account.entries) if account.entries else None
+        memory = [account.entry_bytes / 1e6, account.adjoint_bytes / 1e6]
+        per_operation = each * 1e9 / work.operations if each and work.operations else None
         rows.append(
-            [work.title, account.entries, work.least or None, account.entry_bytes / 1e6, slower]
-            + [each and each * 1e9, ratio(find(found, "JAX jit"), ours.median)]
+            [work.title, account.entries, work.least or None, *memory, slower]
+            + [each and each * 1e9, per_operation, ratio(find(found, "JAX jit"), ours.median)]
         )
         if work.bound is not None:
             session.aim(f"{work.title}: gradient / value", slower, at_most=work.bound)
@@ -235,13 +260,11 @@ def main() -> int:
             session.aim(
                 f"{work.title}: JAX jit / nbad", ratio(find(found, "JAX jit"), ours.median), at_least=1.0
             )
-        if name == "horner":
-            per_operation = ratio(ours.median, 2 * work.least)
-            session.aim(
-                "record and sweep, ns per operation", per_operation and per_operation * 1e9, at_most=5.0
-            )
+        if work.operations:
+            session.aim(f"{work.title}: record and sweep, ns per operation", per_operation, at_most=5.0)
         print()
-    columns = ["", "entries", "least entries", "tape, MB", "gradient / value", "ns / entry", "JAX jit / nbad"]
+    columns = ["", "entries", "least entries", "tape, MB", "adjoints, MB", "gradient / value"]
+    columns += ["ns / entry", "ns / operation", "JAX jit / nbad"]
     session.show(Table("what was recorded", columns, rows))
     return session.close()
 

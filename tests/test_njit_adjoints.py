@@ -159,3 +159,35 @@ def test_indices_have_no_sign_and_a_tape_does_not_outgrow_them(monkeypatch: pyte
     monkeypatch.setattr(recording, "LAST", 2)
     with pytest.raises(MemoryError, match=r"smoothed is larger than .* 2\*\*32 numbers"):
         nbad.grad(smoothed)(np.ones(3), 1)
+
+
+@numba.njit
+def weighted(x, scale, u):
+    total = scale * 1.0
+    for i in range(u.size):
+        total += scale * x * u[i] * u[i]
+    return total
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("wrt", [0, (0,), (2, 0)])
+def test_positions_of_plain_arguments_answer_as_names_do(wrt: Any, dtype: Any) -> None:
+    u = np.arange(1.0, 4.0).astype(dtype)
+    x = np.float32(0.5) if dtype == np.float32 else 0.5
+    names = tuple(("x", "scale", "u")[k] for k in wrt) if isinstance(wrt, tuple) else "x"
+    found = nbad.value_and_grad(weighted, wrt)(x, 2.0, u)
+    expected = nbad.value_and_grad(weighted, names)(x, scale=2.0, u=u)
+    assert found[0] == expected[0]
+    assert type(found[1]) is type(expected[1])
+    pairs = zip(found[1], expected[1], strict=True) if isinstance(wrt, tuple) else [(found[1], expected[1])]
+    for one, other in pairs:
+        assert type(one) is type(other)
+        assert np.asarray(one).dtype == np.asarray(other).dtype
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_position_that_has_no_derivative_is_refused() -> None:
+    with pytest.raises(nbad.InputTypeError, match=r"grad: .*steps"):
+        nbad.grad(logistic, 2)(0.3, 3.2, 5)
+    with pytest.raises(nbad.WrtError, match="no argument at position 3"):
+        nbad.grad(logistic, (0, 3))(0.3, 3.2, 5)

@@ -25,7 +25,7 @@ PAGE = 1 << SHIFT
 """Indices of a page."""
 
 ABSENT = 1
-"""In the table: this page has no memory. Others have an address, a multiple of 8: where index 0 were if the page went back to it."""
+"""In the table: this page has no memory. Others have an address, a multiple of 8: of index 0, if the page went back to it."""
 
 NEXT, FREE, LOWEST, LANES = range(0, 32, 8)
 """Where the state of `Adjoints` has, in bytes: the address of a free page, which begins with that of the next one; how many are
