@@ -36,6 +36,7 @@ ORDER = [
     "kernels.pieces",
     "kernels.lengths",
     "kernels.codelets",
+    "kernels.line_codelets",
     "kernels.ways",
     "kernels.long_lines",
     "kernels.long_transforms",

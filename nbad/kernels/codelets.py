@@ -20,7 +20,7 @@ from numba.core import cgutils, types
 from nbad._jit import SOURCE_HASH, cfunc, intrinsic
 from nbad.kernels.native import load_int
 
-__all__ = ["BYTES", "GROUP", "RADICES", "call", "columns_kernel", "matrix_kernel"]
+__all__ = ["BYTES", "GROUP", "RADICES", "WORD", "Vectors", "call", "columns_kernel", "matrix_kernel"]
 
 BYTES = 32
 """Bytes of a vector."""
@@ -31,10 +31,10 @@ GROUP = 4
 RADICES = (7, 5, 3, 8, 2, 4)
 """Factors of the lengths of columns, in the order in which they are taken: only 4 has a form without twiddle factors."""
 
-_WORD = ir.IntType(64)
+WORD = ir.IntType(64)
 
 
-class _Vectors:
+class Vectors:
     """Emit operations on vectors of numbers: real ones, or complex ones whose parts alternate."""
 
     def __init__(self, builder: Any, itemsize: int) -> None:
@@ -47,13 +47,15 @@ class _Vectors:
 
     def place(self, address: Any, offset: Any, kind: Any) -> Any:
         """Return a pointer to the number at an offset from an address."""
-        at = self.builder.add(address, self.builder.mul(offset, _WORD(self.itemsize)))
+        at = self.builder.add(address, self.builder.mul(offset, WORD(self.itemsize)))
         return self.builder.inttoptr(at, kind.as_pointer())
 
     def load(self, address: Any, offset: Any) -> Any:
+        """Return the vector at an offset from an address, in numbers."""
         return self.builder.load(self.place(address, offset, self.kind), align=self.itemsize)
 
     def store(self, value: Any, address: Any, offset: Any) -> None:
+        """Write a vector to an offset from an address, in numbers."""
         self.builder.store(value, self.place(address, offset, self.kind), align=self.itemsize)
 
     def splat(self, address: Any, offset: Any) -> Any:
@@ -64,7 +66,28 @@ class _Vectors:
         first = self.builder.insert_element(nothing, one, ir.IntType(32)(0))
         return self.builder.shuffle_vector(first, nothing, lanes([0] * self.lanes))
 
+    def pick(self, a: Any, b: Any, places: Sequence[int]) -> Any:
+        """Return a vector of complex numbers of two vectors, those of the second behind those of the first."""
+        lanes = ir.VectorType(ir.IntType(32), self.lanes)
+        return self.builder.shuffle_vector(a, b, lanes([2 * k + part for k in places for part in (0, 1)]))
+
+    def exchange(self, x: Sequence[Any]) -> list[Any]:
+        """Return four vectors of complex numbers such that the k-th numbers of all follow each other."""
+        pairs = [(x[0], x[1]), (x[2], x[3])]
+        if self.lanes == 4:
+            return [self.pick(a, b, places) for places in ((0, 2), (1, 3)) for a, b in pairs]
+        even, odd = ([self.pick(a, b, places) for a, b in pairs] for places in ((0, 4, 2, 6), (1, 5, 3, 7)))
+        return [self.pick(a, b, places) for places in ((0, 1, 4, 5), (2, 3, 6, 7)) for a, b in (even, odd)]
+
+    def mirror(self, value: Any) -> Any:
+        """Return the conjugates of complex numbers in reverse order."""
+        bits = ir.VectorType(ir.IntType(8 * self.itemsize), self.lanes)
+        signs = bits([(i % 2) << (8 * self.itemsize - 1) for i in range(self.lanes)])
+        turned = self.pick(value, value, range(self.lanes // 2 - 1, -1, -1))
+        return self.builder.bitcast(self.builder.xor(self.builder.bitcast(turned, bits), signs), self.kind)
+
     def scale(self, value: Any, factor: float) -> Any:
+        """Multiply by a constant."""
         return self.builder.fmul(value, self.kind([factor] * self.lanes))
 
     def add_product(self, a: Any, b: Any, c: Any) -> Any:
@@ -141,24 +164,24 @@ def _butterflies(
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, source_step, target, target_step, twiddles, plain, forward, count = args[2:]
-        v = _Vectors(builder, size)
+        v = Vectors(builder, size)
         v.aim(forward)
-        vectors = builder.sdiv(builder.add(count, _WORD(v.lanes - 1)), _WORD(v.lanes))
-        last = builder.sub(count, _WORD(v.lanes))
+        vectors = builder.sdiv(builder.add(count, WORD(v.lanes - 1)), WORD(v.lanes))
+        last = builder.sub(count, WORD(v.lanes))
 
         def rows(factors: list[Any]) -> None:
             with cgutils.for_range(builder, vectors) as loop:
-                at = builder.mul(loop.index, _WORD(v.lanes))
+                at = builder.mul(loop.index, WORD(v.lanes))
                 at = builder.select(builder.icmp_signed("<", at, last), at, last)
-                x = [v.load(source, builder.add(at, builder.mul(source_step, _WORD(k)))) for k in range(n)]
+                x = [v.load(source, builder.add(at, builder.mul(source_step, WORD(k)))) for k in range(n)]
                 y = v.transform(x)
                 for j, (cos, sin) in enumerate(factors, 1):
                     y[j] = v.add_product(v.turn(y[j]), sin, builder.fmul(y[j], cos))
                 for j, value in enumerate(y):
-                    v.store(value, target, builder.add(at, builder.mul(target_step, _WORD(j))))
+                    v.store(value, target, builder.add(at, builder.mul(target_step, WORD(j))))
 
         def twisted() -> None:
-            numbers = [v.splat(twiddles, _WORD(i)) for i in range(2 * n - 2)]
+            numbers = [v.splat(twiddles, WORD(i)) for i in range(2 * n - 2)]
             rows(list(zip(numbers[0::2], numbers[1::2], strict=True)))
 
         if n == 4:
@@ -188,7 +211,7 @@ def _products(
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, n, target, step, matrix, row = args[2:]
-        v = _Vectors(builder, size)
+        v = Vectors(builder, size)
         zero = v.kind([0.0] * v.lanes)
         sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(width)] for _ in range(GROUP)]
         for line in sums:
@@ -196,15 +219,15 @@ def _products(
                 builder.store(zero, total)
         with cgutils.for_range(builder, n) as loop:
             at = builder.mul(loop.index, row)
-            values = [v.load(matrix, builder.add(at, _WORD(c * v.lanes))) for c in range(width)]
+            values = [v.load(matrix, builder.add(at, WORD(c * v.lanes))) for c in range(width)]
             for k, line in enumerate(sums):
-                x = v.splat(source, builder.add(loop.index, builder.mul(n, _WORD(k))))
+                x = v.splat(source, builder.add(loop.index, builder.mul(n, WORD(k))))
                 for value, total in zip(values, line, strict=True):
                     builder.store(v.add_product(x, value, builder.load(total)), total)
         for k, line in enumerate(sums):
             for c, total in enumerate(line):
                 v.store(
-                    builder.load(total), target, builder.add(builder.mul(step, _WORD(k)), _WORD(c * v.lanes))
+                    builder.load(total), target, builder.add(builder.mul(step, WORD(k)), WORD(c * v.lanes))
                 )
         return context.get_dummy_value()
 
@@ -233,7 +256,7 @@ def call(typing_context: Any, address: Any, arguments: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         values = cgutils.unpack_tuple(builder, args[1])
-        function_type = ir.FunctionType(_WORD, [_WORD] * len(values))
+        function_type = ir.FunctionType(WORD, [WORD] * len(values))
         return builder.call(builder.inttoptr(args[0], function_type.as_pointer()), values)
 
     return types.int64(address, arguments), emit
@@ -252,22 +275,24 @@ def columns_kernel(itemsize: int) -> Any:
     -------
     cfunc
         Its `address` is that of ``columns(source, source_step, target, target_step, width, forward, steps, spare)``, all
-        int64. It transforms `width` complex columns, at least a vector, whose rows are `source_step` and `target_step`
-        numbers apart. `steps` is the address of int64: the length, the least width of a strip, at least a vector, the address
-        of the twiddle factors, the number of factors, at least 2, and the factors. `spare` has room for two strips of almost
-        twice that width. Source and target may be the same.
+        int64. It transforms `width` complex columns, whose rows are `source_step` and `target_step` numbers apart. `steps` is
+        the address of int64: the length, the least width of a strip, the address of the twiddle factors, the product of the
+        factors whose passes have been performed already, the number of other factors, and these. A strip times that
+        product is at least a vector. `spare` has room for two strips of almost twice the least width. Source and target may be
+        the same if there are two factors or more.
     """
     size = itemsize
 
     def columns(source, source_step, target, target_step, width, forward, steps, spare):
-        n, strips, count = load_int(steps), max(width // load_int(steps + 8), 1), load_int(steps + 24)
+        n, strips, count = load_int(steps), max(width // load_int(steps + 8), 1), load_int(steps + 32)
         for strip in range(strips):
             start, stop = width * strip // strips, width * (strip + 1) // strips
             w = 2 * (stop - start)
             here, here_step = source + 2 * start * size, source_step
-            twiddles, rest, done = load_int(steps + 16), n, 1
+            twiddles, done = load_int(steps + 16), load_int(steps + 24)
+            rest = n // done
             for i in range(count):
-                radix = load_int(steps + 32 + 8 * i)
+                radix = load_int(steps + 40 + 8 * i)
                 rest //= radix
                 there, there_step = spare + i % 2 * n * w * size, w
                 if i == count - 1:

@@ -93,7 +93,7 @@ def run(task: Callable[[int, int], int | None], n_chunks: int, nbytes: int) -> N
 
 
 def scratch(size: int, dtype: Any) -> Array:
-    """Return a buffer for one call of a task: recycled memory where it is large.
+    """Return a buffer for one call of a task, on a boundary of cache lines: recycled memory where it is large.
 
     Parameters
     ----------
@@ -107,9 +107,10 @@ def scratch(size: int, dtype: Any) -> Array:
     ndarray of dtype, shape (size,)
         With arbitrary contents.
     """
-    if size * dtype.itemsize < memory.SMALLEST_BLOCK:
-        return np.empty(size, dtype)
-    return memory.empty(size, dtype)
+    if size * dtype.itemsize >= memory.SMALLEST_BLOCK:
+        return memory.empty(size, dtype)
+    raw = np.empty(size * dtype.itemsize + memory.ALIGNMENT, np.uint8)
+    return np.ndarray(size, dtype, raw, -raw.__array_interface__["data"][0] % memory.ALIGNMENT)
 
 
 class _Writable:

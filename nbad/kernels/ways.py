@@ -1,8 +1,9 @@
 """Own how each axis of a convolution is transformed: by our own codelets where they are faster, else by rocket-fft.
 
-A short real line is multiplied by the matrix of its transform. Columns side by side, whose length has small factors only, go
-through butterflies after Stockham: a pass over all of them for each factor, from one buffer into another, in which the
-bins come out in order. Strips of columns that fit into the cache are taken one after the other.
+A short real line is multiplied by the matrix of its transform. A longer one whose length has small factors only is
+transformed by vectors along it. Columns side by side, of such a length, go through butterflies after Stockham: a pass over
+all of them for each factor, from one buffer into another, in which the bins come out in order. Strips of columns that fit
+into the cache are taken one after the other.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from nbad._jit import jit
 from nbad.kernels.codelets import BYTES, GROUP, RADICES, call, columns_kernel, matrix_kernel
 from nbad.kernels.lengths import is_short
+from nbad.kernels.line_codelets import FIRST, real_lines_kernel
 from nbad.kernels.pieces import lines, transform
 
 __all__ = ["Ways", "along", "columns", "ways"]
@@ -28,6 +30,9 @@ LONGEST = 1 << 14
 
 STRIP = 1 << 17
 """Least bytes of a strip of columns, which is less than twice as wide."""
+
+SHORTEST = 128
+"""Shortest real lines that are transformed by vectors along them."""
 
 NARROW = 128
 """Bytes of a row below which the way out is rocket-fft's, unless rows follow each other without a gap."""
@@ -79,14 +84,42 @@ def _radices(n: int) -> list[int]:
     return [*found, 1] if len(found) == 1 else found
 
 
+def _roots(n: int, places: Array) -> Array:
+    """Return cos and sin of the n-th parts of a turn at these places, side by side along a new last axis."""
+    angle = 8 * np.arctan(np.longdouble(1)) / n * (places % n)
+    return np.stack([np.cos(angle), np.sin(angle)], -1)
+
+
 def _twiddles(n: int, radices: list[int], itemsize: int) -> Array:
     """Return cos and sin for each pass, each place and each result but the first."""
     tables = []
     for radix in radices:
-        angle = 2 * np.pi / n * (np.arange(n // radix)[:, None] * np.arange(1, radix))
-        tables.append(np.stack([np.cos(angle), np.sin(angle)], -1).ravel())
+        tables.append(_roots(n, np.arange(n // radix)[:, None] * np.arange(1, radix)).ravel())
         n //= radix
     return np.concatenate(tables).astype(f"f{itemsize}")
+
+
+def _line_steps(n: int, itemsize: int, factor: float) -> tuple[Array, list[Array]]:
+    """Return what the kernel of lines takes for 2 n real numbers, and the tables that it has addresses of."""
+    kind = f"f{itemsize}"
+    roots = _roots(n, np.arange(1, FIRST)[:, None] * np.arange(n // FIRST))
+    first = np.repeat(roots.swapaxes(1, 2), 2).astype(kind)
+    cos, sin = _roots(2 * n, np.arange(n // 2 + 1)).T
+
+    def mixing(
+        half: float, sign: int
+    ) -> Array:  # -i / 2 times the root on the way out, i times its conjugate back
+        return np.concatenate([[half], np.repeat(-half * sin, 2), np.repeat(sign * half * cos, 2)]).astype(
+            kind
+        )
+
+    forth, back = mixing(0.5, -1), mixing(factor, 1)
+    radices = _radices(n // FIRST)
+    twiddles = _twiddles(n // FIRST, radices, itemsize)
+    factors = np.array([n, 1, twiddles.ctypes.data, FIRST, len(radices), *radices], np.int64)
+    addresses = [x.ctypes.data for x in (first, forth, back)]
+    steps = np.array([n, *addresses, columns_kernel(itemsize).address, factors.ctypes.data], np.int64)
+    return steps, [first, forth, back, twiddles, factors]
 
 
 @functools.lru_cache(256)
@@ -118,12 +151,17 @@ def ways(n: Extents, real: bool, itemsize: int, factor: float) -> Ways:
         tables += [forth, back]
         rows[-1, : BACK + 1] = matrix_kernel(size).address, forth.ctypes.data, back.ctypes.data
         spare = GROUP * max(forth.shape[1], back.shape[1])
+    elif real and SHORTEST <= n[-1] <= LONGEST and n[-1] % 8 == 0 and _radices(n[-1] // (2 * FIRST)):
+        steps, more = _line_steps(n[-1] // 2, size, factor)
+        tables += [steps, *more]
+        rows[-1, COLUMNS:] = real_lines_kernel(size).address, steps.ctypes.data
+        spare = 3 * (n[-1] // 2) + 1
     for k, length in enumerate(n[:-1]):
         radices = _radices(length) if 1 < length <= LONGEST else []
         if radices:
             strip = max(BYTES // itemsize, STRIP // (length * itemsize))
             twiddles = _twiddles(length, radices, size)
-            steps = np.array([length, strip, twiddles.ctypes.data, len(radices), *radices], np.int64)
+            steps = np.array([length, strip, twiddles.ctypes.data, 1, len(radices), *radices], np.int64)
             tables += [twiddles, steps]
             rows[k, COLUMNS:] = columns_kernel(size).address, steps.ctypes.data
             spare = max(spare, 2 * length * (2 * strip - 1))
@@ -150,6 +188,9 @@ def along(
         if target.itemsize < source.itemsize:
             matrix, n, m = way[BACK], 2 * n_in, n_out
         call(way[MATRIX], (x, n, y, m, outer, matrix, spare))
+        return
+    elif way[MATRIX] == 0 and way[COLUMNS] != 0:
+        call(way[COLUMNS], (x, y, outer, np.int64(target.itemsize > source.itemsize), way[STEPS], spare))
         return
     lines(source, target, outer, n_in, n_out, inner, forward, factor)
 
