@@ -31,8 +31,8 @@ LONGEST = 1 << 14
 STRIP = 1 << 17
 """Least bytes of a strip of columns, which is less than twice as wide."""
 
-SHORTEST = 128
-"""Shortest real lines that are transformed by vectors along them."""
+SHORTEST = {4: 128, 8: 512}
+"""Shortest real lines that are transformed by vectors along them, by the bytes of a number."""
 
 NARROW = 128
 """Bytes of a row below which the way out is rocket-fft's, unless rows follow each other without a gap."""
@@ -151,7 +151,7 @@ def ways(n: Extents, real: bool, itemsize: int, factor: float) -> Ways:
         tables += [forth, back]
         rows[-1, : BACK + 1] = matrix_kernel(size).address, forth.ctypes.data, back.ctypes.data
         spare = GROUP * max(forth.shape[1], back.shape[1])
-    elif real and SHORTEST <= n[-1] <= LONGEST and n[-1] % 8 == 0 and _radices(n[-1] // (2 * FIRST)):
+    elif real and SHORTEST[size] <= n[-1] <= LONGEST and n[-1] % 8 == 0 and _radices(n[-1] // (2 * FIRST)):
         steps, more = _line_steps(n[-1] // 2, size, factor)
         tables += [steps, *more]
         rows[-1, COLUMNS:] = real_lines_kernel(size).address, steps.ctypes.data
