@@ -93,9 +93,13 @@ def _reason(text: str) -> str:
             if _TYPE.search(text)
             else f"there is no {what}"
         )
-    if "Cannot cast" in text or "cannot be represented as a NumPy dtype" in text:
+    if (
+        "Cannot cast" in text
+        or "mismatching types" in text
+        or "cannot be represented as a NumPy dtype" in text
+    ):
         return "a number that carries a derivative is stored where a plain number is expected, or passed to Python"
-    if text.startswith("AssertionError"):
+    if text.startswith(("AssertionError", "NotImplementedError")):
         return "numba fails on something in it, as it does on a set of numbers that carry derivatives"
     dull = ("Failed in", "During", "File", "Resolution failure", "Unknown attribute of type")
     useful = (

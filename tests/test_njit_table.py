@@ -22,6 +22,11 @@ def cubed(x):
     return x**3
 
 
+@numba.njit
+def grow(x, i, rate):
+    return x + 0.01 * rate * x * (1.0 - x)
+
+
 def rows(heading: str) -> list[tuple[str, list[str]]]:
     """List (what, lines of code) of the rows of the table below a heading."""
     part = PAGE.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
@@ -44,7 +49,7 @@ def kernel_of(examples: list[list[str]]) -> Any:
     text += ["def kernel(x, w, n):", f"    out = np.zeros({len(examples)})"]
     text += [f"    out[{k}] = example{k}(x, w, n)" for k in range(len(examples))]
     text += ["    return out"]
-    space: dict[str, Any] = {"np": np, "math": math, "cubed": cubed}
+    space: dict[str, Any] = {"np": np, "math": math, "cubed": cubed, "nbad": nbad}
     exec("\n".join(text), space)
     for k in range(len(examples)):
         space[f"example{k}"] = numba.njit(space[f"example{k}"])
@@ -71,3 +76,12 @@ def test_what_the_page_calls_refused_is_refused(what: str, lines: list[str]) -> 
     kernel = kernel_of([lines])
     with pytest.raises(NoRuleError, match="kernel"):
         nbad.jacobian(kernel)(X, W, 4)
+
+
+@pytest.mark.parametrize(("what", "lines"), rows("Beside kernels"))
+def test_what_the_page_says_of_array_code_has_its_gradient(what: str, lines: list[str]) -> None:
+    def call(x: Any) -> Any:
+        return eval(lines[0], {"nbad": nbad, "grow": grow, "x": x})
+
+    differences = [(call(X + e) - call(X - e)) / 2e-5 for e in 1e-5 * np.eye(4)]
+    np.testing.assert_allclose(nbad.grad(call)(X), differences, rtol=1e-7, atol=1e-8)

@@ -19,9 +19,10 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.np import arrayobj, npyimpl
 from numba.np.ufunc.array_exprs import _lower_array_expr
 
+from nbad.scalar.complex_numbers import implementation
 from nbad.scalar.formulas import FORMULAS, PLAIN
-from nbad.scalar.lifting import base_of
-from nbad.scalar.types import NUMBERS, Active, depth_of, is_active, precision
+from nbad.scalar.lifting import base_of, real_type
+from nbad.scalar.types import NUMBERS, Active, ActiveComplex, complex_of, depth_of, is_active, precision
 
 #: numba has no annotations.
 types: Any = numba_types
@@ -39,13 +40,23 @@ def element(kind: Any) -> Any:
     """Return the type of what a function of elements takes for an argument: a number that is on the tape."""
     if isinstance(kind, types.Array):
         return kind.dtype
-    kind = types.unliteral(kind)
+    return _on_tape(types.unliteral(kind))
+
+
+def _on_tape(kind: Any) -> Any:
+    if isinstance(kind, ActiveComplex):
+        return ActiveComplex(_on_tape(kind.real), _on_tape(kind.imag))
     return Active(kind.base, 0) if isinstance(kind, Active) else kind
+
+
+def _number(kind: Any) -> Any:
+    """Return the type of a number without derivatives."""
+    return complex_of(precision(kind.real)) if isinstance(kind, ActiveComplex) else precision(kind)
 
 
 def _plainly(kind: Any) -> Any:
     """Return the type of an argument without derivatives."""
-    return kind.copy(dtype=precision(kind.dtype)) if isinstance(kind, types.Array) else precision(kind)
+    return kind.copy(dtype=_number(kind.dtype)) if isinstance(kind, types.Array) else _number(kind)
 
 
 def _result(context: Any, function: Any, args: Any) -> Any:
@@ -54,17 +65,19 @@ def _result(context: Any, function: Any, args: Any) -> Any:
         return None
     elements = [element(kind) for kind in args]
     if not any(map(is_active, elements)) or not all(
-        is_active(kind) or isinstance(kind, NUMBERS) for kind in elements
+        is_active(kind) or isinstance(kind, (*NUMBERS, types.Complex)) for kind in elements
     ):
         return None
     plain = context.resolve_function_type(function, tuple(map(_plainly, args)), {})
     if plain is None:
         return None
     kind = plain.return_type
-    if function not in FORMULAS:
+    parts = [one.real if isinstance(one, ActiveComplex) else one for one in elements]
+    if isinstance(kind.dtype, types.Boolean) or function not in FORMULAS:
         return kind
-    base = base_of(kind.dtype, max(map(depth_of, elements)))
-    return kind.copy(dtype=Active(base, 0) if any(isinstance(one, Active) for one in elements) else base)
+    base = base_of(real_type(kind.dtype), max(map(depth_of, parts)))
+    part = Active(base, 0) if any(isinstance(one, Active) for one in parts) else base
+    return kind.copy(dtype=complex_of(part) if isinstance(kind.dtype, types.Complex) else part)
 
 
 def _operand(context: Any, builder: Any, kind: Any, value: Any) -> tuple[Any, Any]:
@@ -93,7 +106,7 @@ def _emit(context: Any, builder: Any, function: Any, count: int, result: Any, ki
                 context.cast(builder, value, kind, wanted)
                 for value, kind, wanted in zip(given, numbers, call.args, strict=True)
             ]
-            made = context.get_function(function, call)(builder, cast)
+            made = implementation(context, function, call)(builder, cast)
             return context.cast(builder, made, call.return_type, result.dtype)
 
     given = [_operand(context, builder, kind, value) for kind, value in zip(kinds, values, strict=True)]

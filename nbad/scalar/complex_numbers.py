@@ -33,7 +33,7 @@ from nbad.scalar.types import (
 #: numba has no annotations.
 types: Any = numba_types
 
-__all__ = ["join", "parts_of"]
+__all__ = ["implementation", "join", "parts_of"]
 
 _COMPLEX = (types.Complex, ActiveComplex)
 _ANY = (Active, Dual, ActiveComplex, types.Complex, *NUMBERS)
@@ -132,7 +132,7 @@ def _plain(context: Any, function: Any, args: Any, level: Any) -> Any:
     return context.resolve_function_type(function, tuple(_below(kind, level) for kind in args), {})
 
 
-def _implementation(context: Any, function: Any, plain: Any) -> Any:
+def implementation(context: Any, function: Any, plain: Any) -> Any:
     """Return what emits numba's own function; of some only its type knows where it is."""
     return context.get_function(context.typing_context.resolve_value_type(function), plain)
 
@@ -219,7 +219,7 @@ def _lower(function: Any, partials: Any) -> Any:
         plain = _plain(context.typing_context, function, sig.args, level)
         base = plain.return_type
         part = _part(base)
-        y = _implementation(context, function, plain)(
+        y = implementation(context, function, plain)(
             builder, _values(context, builder, sig, args, level, plain.args)
         )
         kinds = [_below(kind, level) for kind in sig.args]
@@ -297,7 +297,7 @@ def _lower_modulus(function: Any) -> Any:
         plain = _plain(context.typing_context, function, sig.args, level)
         part = plain.return_type
         (a,) = _values(context, builder, sig, args, level, plain.args)
-        y = _implementation(context, function, plain)(builder, [a])
+        y = implementation(context, function, plain)(builder, [a])
         gradient = partial(context, builder, d_modulus, kind.base, (kind.base, part), (a, y))
         slopes = parts_of(context, builder, kind.base, gradient)
         terms = []
@@ -362,7 +362,7 @@ def _register_looking(function: Any, count: int) -> None:
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         level = _outermost(sig.args)
         plain = _plain(context.typing_context, function, sig.args, level)
-        return _implementation(context, function, plain)(
+        return implementation(context, function, plain)(
             builder, _values(context, builder, sig, args, level, plain.args)
         )
 

@@ -14,25 +14,29 @@ from numba.extending import overload, register_jitable
 from numba.np import arrayobj
 
 from nbad._jit import intrinsic
-from nbad.scalar.fields import active_array, method
-from nbad.scalar.lifting import base_of
+from nbad.scalar.fields import active_array, complex_array, method
+from nbad.scalar.lifting import base_of, real_type
 from nbad.scalar.reductions import none_like, plain_all
-from nbad.scalar.types import Active, Dual, depth_of, is_active, precision
+from nbad.scalar.types import Active, ActiveComplex, Dual, complex_of, depth_of, is_active, precision
 
 #: numba has no annotations.
 types: Any = numba_types
 
-__all__ = ["dtype_among", "zeros"]
+__all__ = ["dtype_among", "element_of", "zeros"]
 
 
 def dtype_among(kinds: Any) -> Any:
     """Return the type of elements that holds those of all these types; None where none is active."""
     found = [kind.dtype if isinstance(kind, types.Array) else types.unliteral(kind) for kind in kinds]
-    if not any(isinstance(kind, (Active, Dual)) for kind in found):
+    if not any(map(is_active, found)):
         return None
-    widest = np.result_type(*(str(precision(kind)) for kind in found))
-    base = base_of(getattr(types, str(widest)), max(map(depth_of, found)))
-    return Active(base, 0) if any(isinstance(kind, Active) for kind in found) else base
+    parts = [kind.real if isinstance(kind, ActiveComplex) else real_type(kind) for kind in found]
+    widest = np.result_type(*(str(precision(kind)) for kind in parts))
+    base = base_of(getattr(types, str(widest)), max(map(depth_of, parts)))
+    part = Active(base, 0) if any(isinstance(kind, Active) for kind in parts) else base
+    return (
+        complex_of(part) if any(isinstance(kind, (ActiveComplex, types.Complex)) for kind in found) else part
+    )
 
 
 # Arrays of one number ----------------------------------------------------------------------------
@@ -92,7 +96,7 @@ def _full_like(arr: Any, fill_value: Any) -> Any:
 
     if isinstance(fill_value, (Active, Dual)):
         return full_like
-    return full_of_plain if active_array(arr) else None
+    return full_of_plain if active_array(arr) or complex_array(arr) else None
 
 
 @overload(np.empty_like, target="CPU")
@@ -101,7 +105,7 @@ def _empty_like(arr: Any) -> Any:
     def empty_like(arr: Any) -> Any:
         return np.zeros_like(arr)
 
-    return empty_like if active_array(arr) else None
+    return empty_like if active_array(arr) or complex_array(arr) else None
 
 
 @overload(np.empty, target="CPU")
@@ -143,7 +147,7 @@ def _astype_overload(a: Any, dtype: Any) -> Any:
 
         def floats(a: Any, dtype: Any) -> Any:
             # In C order, as the copy that numba makes of an array that is in no order.
-            made = zeros(a.shape, _float_of(zeros(1, _element_of(a))[0], dtype))
+            made = zeros(a.shape, _float_of(zeros(1, element_of(a))[0], dtype))
             for place in np.ndindex(a.shape):
                 made[place] = _float_of(a[place], dtype)
             return made
@@ -157,7 +161,7 @@ def _astype_overload(a: Any, dtype: Any) -> Any:
 
 
 @intrinsic
-def _element_of(context: Any, array: Any) -> Any:
+def element_of(context: Any, array: Any) -> Any:
     """Return a constant like the elements of an array."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -14,6 +14,7 @@ from numba.extending import overload, register_jitable
 from numba.np import arrayobj
 
 from nbad._jit import intrinsic
+from nbad.scalar.complex_numbers import join, parts_of
 from nbad.scalar.entries import (
     PAIRS,
     WORD,
@@ -24,7 +25,18 @@ from nbad.scalar.entries import (
     store_word,
     write_pair,
 )
-from nbad.scalar.types import Active, Dual, constant, floats_of, is_active, lanes, make, make_dual, value_of
+from nbad.scalar.lifting import real_type
+from nbad.scalar.types import (
+    Active,
+    ActiveComplex,
+    Dual,
+    constant,
+    floats_of,
+    lanes,
+    make,
+    make_dual,
+    value_of,
+)
 
 #: numba has no annotations.
 types: Any = numba_types
@@ -33,6 +45,7 @@ __all__ = [
     "active_array",
     "combined",
     "combined_two",
+    "complex_array",
     "indices",
     "joined",
     "line",
@@ -41,16 +54,25 @@ __all__ = [
     "room",
     "tangents",
     "values",
+    "with_value",
 ]
 
 
 def active_array(kind: Any) -> bool:
-    """Return whether a type is that of an array of numbers with derivatives."""
-    return isinstance(kind, types.Array) and is_active(kind.dtype)
+    """Return whether a type is that of an array of real numbers with derivatives."""
+    return isinstance(kind, types.Array) and isinstance(kind.dtype, (Active, Dual))
+
+
+def complex_array(kind: Any) -> bool:
+    """Return whether a type is that of an array of complex numbers with derivatives."""
+    return isinstance(kind, types.Array) and isinstance(kind.dtype, ActiveComplex)
 
 
 METHODS: dict[str, Any] = {}
 """Methods of arrays of numbers with derivatives: the functions that they are."""
+
+COMPLEX_METHODS = frozenset({"sum", "mean", "prod", "cumsum", "cumprod"})
+"""Those that arrays of complex numbers have too."""
 
 
 class _Methods(AttributeTemplate):  # type: ignore[misc]
@@ -61,7 +83,8 @@ class _Methods(AttributeTemplate):  # type: ignore[misc]
 
     def generic_resolve(self, kind: Any, attribute: str) -> Any:
         """Return the type of a method."""
-        if not active_array(kind) or attribute not in METHODS:
+        known = METHODS if active_array(kind) else COMPLEX_METHODS if complex_array(kind) else ()
+        if attribute not in known:
             return None
 
         class Method(AbstractTemplate):  # type: ignore[misc]
@@ -138,13 +161,39 @@ def value(context: Any, number: Any) -> Any:
     return number.base(number), emit
 
 
+@intrinsic
+def with_value(context: Any, number: Any, given: Any) -> Any:
+    """Return a number with derivatives with another value, a float."""
+    whole = types.unliteral(given)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def replaced(kind: Any, old: Any, new: Any) -> Any:
+            if not isinstance(kind, (Active, Dual)):
+                return context.cast(builder, new, real_type(whole), kind)
+            parts = cgutils.create_struct_proxy(kind)(context, builder, value=old)
+            parts.value = replaced(kind.base, parts.value, new)
+            return parts._getvalue()
+
+        if not isinstance(number, ActiveComplex):
+            return replaced(number, *args)
+        both = zip(
+            (number.real, number.imag),
+            parts_of(context, builder, number, args[0]),
+            parts_of(context, builder, whole, args[1]),
+            strict=True,
+        )
+        return join(context, builder, number, *(replaced(*one) for one in both))
+
+    return number(number, whole), emit
+
+
 def plain(x: Any) -> Any:
     """Return the values of an array or a number, in the layout of the array; what has no derivatives as it is."""
 
 
 @overload(plain)
 def _plain_overload(x: Any) -> Any:
-    if is_active(x):
+    if isinstance(x, (Active, Dual)):
         return value_alone
     if not active_array(x):
         return same

@@ -261,23 +261,6 @@ def d_fmin_b(a: Any, b: Any, y: Any) -> Any:
     return 1.0 if b < a or a != a else 0.5 if a == b else 0.0
 
 
-def d_max_a(a: Any, b: Any, y: Any) -> Any:
-    # Python's max keeps its first argument where it cannot compare.
-    return 0.5 if a == b else 0.0 if b > a else 1.0
-
-
-def d_max_b(a: Any, b: Any, y: Any) -> Any:
-    return 0.5 if a == b else 1.0 if b > a else 0.0
-
-
-def d_min_a(a: Any, b: Any, y: Any) -> Any:
-    return 0.5 if a == b else 0.0 if b < a else 1.0
-
-
-def d_min_b(a: Any, b: Any, y: Any) -> Any:
-    return 0.5 if a == b else 1.0 if b < a else 0.0
-
-
 def _pairs() -> dict[Any, tuple[Formula, ...]]:
     one_argument: dict[Any, tuple[Any, ...]] = {
         d_sin: (math.sin, np.sin), d_cos: (math.cos, np.cos), d_tan: (math.tan, np.tan),
@@ -310,8 +293,6 @@ def _pairs() -> dict[Any, tuple[Formula, ...]]:
         (d_maximum_b, d_maximum_a): (np.minimum,),
         (d_fmax_a, d_fmax_b): (np.fmax,),
         (d_fmin_a, d_fmin_b): (np.fmin,),
-        (d_max_a, d_max_b): (max,),
-        (d_min_a, d_min_b): (min,),
     }
     found: dict[Any, tuple[Formula, ...]] = {}
     for formula, functions in one_argument.items():

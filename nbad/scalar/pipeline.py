@@ -166,8 +166,12 @@ class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
             grown = self._activate_written(state, me)
             try:
                 super().run_pass(state)
-            except errors.TypingError:
-                if not grown and not self._activate_written(state, me):
+            except errors.TypingError as error:
+                if (
+                    not grown
+                    and not self._activate_written(state, me)
+                    and not ("unify" in str(error) and self._activate_joined(state, me))
+                ):
                     raise
                 continue
             written = _written_plain(state)
@@ -199,6 +203,30 @@ class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
                 ]
                 if k < len(given) and given[k] is not None:
                     grown |= self._activate(state, me, given[k].name)
+        return grown
+
+    def _activate_joined(self, state: Any, me: Derived) -> bool:
+        """Make the plain arrays active that are joined with active ones in a variable; return whether there are any."""
+        found = typed_passes.type_inference_stage(
+            state.typingctx,
+            state.targetctx,
+            state.func_ir,
+            state.args,
+            None,
+            state.locals,
+            raise_errors=False,
+        )
+        grown = False
+        for statement in Origins(state.func_ir.blocks).assignments():
+            phi = statement.value
+            if not isinstance(phi, ir.Expr) or phi.op != "phi":
+                continue
+            names = [one.name for one in phi.incoming_values if isinstance(one, ir.Var)]
+            arrays = {n: found.typemap.get(n) for n in names}
+            arrays = {n: kind for n, kind in arrays.items() if isinstance(kind, types.Array)}
+            if any(map(holds_active, arrays.values())):
+                for name in (n for n, kind in arrays.items() if not holds_active(kind)):
+                    grown |= self._activate(state, me, name)
         return grown
 
     def _activate(self, state: Any, me: Derived, name: str) -> bool:

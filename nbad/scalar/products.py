@@ -10,7 +10,7 @@ import numpy as np
 from numba.core import types as numba_types
 from numba.extending import overload
 
-from nbad.scalar.fields import active_array, combined, combined_two, plain, room
+from nbad.scalar.fields import active_array, combined, combined_two, complex_array, plain, room
 from nbad.scalar.reductions import none_like
 
 #: numba has no annotations.
@@ -68,8 +68,8 @@ def _product_overload(a: Any, b: Any) -> Any:
 
 
 def _takes(a: Any, b: Any) -> bool:
-    arrays = isinstance(a, types.Array) and isinstance(b, types.Array)
-    return arrays and (active_array(a) or active_array(b))
+    real = all(isinstance(kind, types.Array) and not isinstance(kind.dtype, types.Complex) for kind in (a, b))
+    return real and not (complex_array(a) or complex_array(b)) and (active_array(a) or active_array(b))
 
 
 @overload(np.dot, target="CPU")

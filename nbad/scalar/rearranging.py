@@ -11,9 +11,9 @@ from numba.extending import overload, register_jitable
 
 from nbad._jit import intrinsic
 from nbad.scalar.creation import dtype_among, zeros
-from nbad.scalar.fields import active_array, method
+from nbad.scalar.fields import active_array, complex_array, method
 from nbad.scalar.reductions import none_like, plain_all
-from nbad.scalar.types import Active, Dual
+from nbad.scalar.types import Active, Dual, is_active
 
 #: numba has no annotations.
 types: Any = numba_types
@@ -76,7 +76,8 @@ def _mixed(arrays: Any) -> bool:
     """Return whether there are active arrays among others, or of several types."""
     if not isinstance(arrays, types.BaseTuple) or not all(isinstance(x, types.Array) for x in arrays):
         return False
-    return any(map(active_array, arrays)) and any(x.dtype != arrays[0].dtype for x in arrays)
+    active = any(active_array(x) or complex_array(x) for x in arrays)
+    return active and any(x.dtype != arrays[0].dtype for x in arrays)
 
 
 def _join(function: Any) -> None:
@@ -120,10 +121,12 @@ def _where(condition: Any, x: Any, y: Any) -> Any:
                 made[place] = second[place]
         return made
 
-    if not isinstance(condition, types.Array):
+    def where_at_once(condition: Any, x: Any, y: Any) -> Any:
+        return np.where(np.asarray(plain_all(condition)), x, y)
+
+    if not any(is_active(getattr(kind, "dtype", kind)) for kind in (x, y)):
         return None
-    active = any(active_array(kind) or isinstance(kind, (Active, Dual)) for kind in (x, y))
-    return where if active else None
+    return where if isinstance(condition, types.Array) else where_at_once
 
 
 @overload(np.clip, target="CPU")

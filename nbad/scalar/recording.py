@@ -21,6 +21,7 @@ from nbad.config import SETTINGS
 from nbad.report import current
 from nbad.scalar import (  # noqa: F401 (their types and rules)
     arrays,
+    complex_arrays,
     complex_parts,
     convolutions,
     literals,
@@ -28,6 +29,8 @@ from nbad.scalar import (  # noqa: F401 (their types and rules)
     products,
     rearranging,
     reductions,
+    sampling,
+    solving,
 )
 from nbad.scalar.adjoints import Adjoints
 from nbad.scalar.caching import Entry, WritesMore, cache_of

@@ -12,8 +12,8 @@ import numpy as np
 from numba.core import types as numba_types
 from numba.extending import overload, register_jitable
 
-from nbad.scalar.fields import active_array, combined, line, method, plain, room
-from nbad.scalar.types import is_active
+from nbad.scalar.fields import active_array, combined, complex_array, line, method, plain, room
+from nbad.scalar.types import Active, Dual
 
 #: numba has no annotations.
 types: Any = numba_types
@@ -109,7 +109,7 @@ def of_nanmean(v: Any, y: Any) -> Any:
 
 
 def plain_all(x: Any) -> Any:
-    """Return the values of an array without any tangents."""
+    """Return the values of an array or of a number without any tangents."""
 
 
 @overload(plain_all)
@@ -120,7 +120,7 @@ def _plain_all_overload(x: Any) -> Any:
     def same(x: Any) -> Any:
         return x
 
-    return again if active_array(x) else same
+    return again if active_array(x) or isinstance(x, (Active, Dual)) else same
 
 
 # One number of all elements ---------------------------------------------------------------------
@@ -183,6 +183,41 @@ def _ptp(a: Any) -> Any:
         return np.max(a) - np.min(a)
 
     return ptp if active_array(a) else None
+
+
+@overload(max, target="CPU")
+def _max(*numbers: Any) -> Any:
+    # As Python chooses: the first of those that are equal.
+    def of_two(*numbers: Any) -> Any:
+        return numbers[1] if numbers[1] > numbers[0] else numbers[0]
+
+    def of_several(*numbers: Any) -> Any:
+        return max(max(numbers[0], numbers[1]), *numbers[2:])
+
+    if len(numbers) < 2 or not any(isinstance(kind, (Active, Dual)) for kind in numbers):
+        return None
+    return of_two if len(numbers) == 2 else of_several
+
+
+@overload(min, target="CPU")
+def _min(*numbers: Any) -> Any:
+    def of_two(*numbers: Any) -> Any:
+        return numbers[1] if numbers[1] < numbers[0] else numbers[0]
+
+    def of_several(*numbers: Any) -> Any:
+        return min(min(numbers[0], numbers[1]), *numbers[2:])
+
+    if len(numbers) < 2 or not any(isinstance(kind, (Active, Dual)) for kind in numbers):
+        return None
+    return of_two if len(numbers) == 2 else of_several
+
+
+@overload(divmod, target="CPU")
+def _divmod(x: Any, y: Any) -> Any:
+    def both(x: Any, y: Any) -> Any:
+        return x // y, x % y
+
+    return both if isinstance(x, (Active, Dual)) or isinstance(y, (Active, Dual)) else None
 
 
 @overload(sum, target="CPU")
@@ -258,7 +293,7 @@ def _cumulative(function: Any, name: str, together: Any) -> None:
         return cumulated(a, axis)
 
     def of_active(a: Any, axis: Any = None) -> Any:
-        if not active_array(a):
+        if not active_array(a) and not complex_array(a):
             return None
         return flat_of_any if none_like(axis) else along
 
@@ -272,7 +307,7 @@ _cumulative(np.cumprod, "cumprod", operator.mul)
 
 # Values only ------------------------------------------------------------------------------------
 def _holds_numbers(kind: Any) -> bool:
-    return is_active(kind) or active_array(kind)
+    return isinstance(kind, (Active, Dual)) or active_array(kind)
 
 
 def _values_only(function: Any, parameters: str, looked_at: str, name: str = "") -> None:
@@ -293,6 +328,8 @@ def _values_only(function: Any, parameters: str, looked_at: str, name: str = "")
         method(name, function)
 
 
+_values_only(np.around, "a, decimals=0", "a")
+_values_only(np.round, "a, decimals=0", "a")
 _values_only(np.argmax, "a, axis=None", "a", "argmax")
 _values_only(np.argmin, "a, axis=None", "a", "argmin")
 _values_only(np.any, "a", "a", "any")
