@@ -37,8 +37,7 @@ from nbad.recorder import dtype_of
 from nbad.regions import is_array
 from nbad.replay.graph import form_of
 from nbad.report import current
-from nbad.scalar.lifting import Part
-from nbad.scalar.recording import Call
+from nbad.scalar.calls import Call, Part
 from nbad.scalar.writes import arguments_written
 from nbad.trace import Traced, apply, is_traced, underlying
 from nbad.transforms import CONVERTERS

@@ -13,8 +13,7 @@ import numpy as np
 
 from nbad.errors import DetachError, InputTypeError
 from nbad.methods import user_line
-from nbad.scalar.lifting import Part
-from nbad.scalar.recording import Call
+from nbad.scalar.calls import Call, Part
 from nbad.scalar.writes import arguments_written
 from nbad.trace import is_traced, underlying
 

@@ -14,7 +14,7 @@ import numba
 from numba.core import errors
 
 from nbad.errors import NoRuleError, where
-from nbad.scalar.recording import Call
+from nbad.scalar.calls import Call
 
 __all__ = ["explained"]
 

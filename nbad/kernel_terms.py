@@ -19,9 +19,8 @@ from nbad.kernel_errors import explained
 from nbad.kernels.hashing import fingerprint
 from nbad.regions import RowsByOutputs, members, restored
 from nbad.report import current
-from nbad.scalar.lifting import Part
-from nbad.scalar.reaching import dependence
-from nbad.scalar.recording import record
+from nbad.scalar.calls import Part
+from nbad.scalar.loading import loaded
 from nbad.table import Keep
 from nbad.tape import Opaque
 from nbad.trace import apply, is_traced
@@ -188,7 +187,7 @@ class Term(NamedTuple):
         look = self.site.looks[operand]
         if start is None or dtype.kind == "c" or look[0].kind == "c" or not isinstance(leaf, _Leaf):
             return None
-        found = dependence(made.tape, np.ravel(leaf.indices))
+        found = loaded().dependence(made.tape, np.ravel(leaf.indices))
         if found is None:
             return None
         sizes = sorted(made.firsts.values())
@@ -284,7 +283,7 @@ def taped(
 ) -> Any:
     """Record a call of a kernel, and account for it; what numba says becomes one clear error."""
     try:
-        made = record(call, leaves, asked, tangents, watched)
+        made = loaded().record(call, leaves, asked, tangents, watched)
     except errors.NumbaError as error:
         raise explained(call, leaves, error) from None
     for listener in current():

@@ -1,6 +1,11 @@
 """Functions that are compiled for a gradient first are whole for whoever calls them next."""
 
 import math
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -65,3 +70,17 @@ def test_an_error_of_a_function_within_a_kernel_keeps_its_message() -> None:
         nbad.grad(kernel)(X, -3)
     with pytest.raises(ValueError, match="-3 is below 0"):
         scale(-3)
+
+
+def test_the_types_of_kernels_are_loaded_with_the_first_derivative_of_one() -> None:
+    """Also where numba has compiled before."""
+    program = """
+        import sys, numba, numpy as np
+        square = numba.njit(lambda x: np.sum(x * x) + x.sum())
+        assert square(np.ones(2)) == 4.0
+        import nbad
+        assert "nbad.scalar.operations" not in sys.modules
+        assert nbad.grad(square)(np.ones(2)).tolist() == [3.0, 3.0]
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(nbad.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, env=environment)

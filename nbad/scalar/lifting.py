@@ -5,7 +5,7 @@ returns is taken apart into values and indices.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba.core import cgutils, errors
@@ -15,6 +15,7 @@ from numba.np import arrayobj
 from numba.np.numpy_support import as_dtype
 
 from nbad._jit import intrinsic
+from nbad.scalar.calls import Part
 from nbad.scalar.complex_numbers import join, parts_of
 from nbad.scalar.types import (
     Active,
@@ -33,17 +34,7 @@ from nbad.scalar.types import (
 #: numba has no annotations.
 types: Any = numba_types
 
-__all__ = ["Part", "activate", "base_of", "empty_active", "lift", "real_type", "split"]
-
-
-class Part(NamedTuple):
-    """An active leaf of what a kernel returned: the components of its value, and where it is on the tape.
-
-    A complex number is on the tape in two places: the indices of its parts are the last axis.
-    """
-
-    lanes: Any
-    indices: Any
+__all__ = ["activate", "base_of", "empty_active", "lift", "real_type", "split"]
 
 
 def base_of(kind: Any, depth: int) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 import os
-import re
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -34,12 +33,13 @@ from nbad.scalar import (  # noqa: F401 (their types and rules)
 )
 from nbad.scalar.adjoints import Adjoints
 from nbad.scalar.caching import Entry, WritesMore, cache_of
+from nbad.scalar.calls import Call
 from nbad.scalar.entries import LAST, begin, position
 from nbad.scalar.lifting import lift, split
 from nbad.scalar.pipeline import Derived, derived
 from nbad.scalar.sweeping import Tape
 
-__all__ = ["Call", "Recorded", "record"]
+__all__ = ["Recorded", "record"]
 
 
 @functools.cache
@@ -48,23 +48,6 @@ def _half_of_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, ValueError, OSError):  # not told on this system
         return 1 << 33
-
-
-class Call(NamedTuple):
-    """How a kernel is called: the text of each argument, in which ``{k}`` is leaf k, and the names in them."""
-
-    kernel: Any
-    arguments: tuple[str, ...]
-    names: dict[str, Any]
-
-    @property
-    def text(self) -> str:
-        """All arguments."""
-        return ", ".join(self.arguments)
-
-    def leaves_of(self, argument: int) -> list[int]:
-        """Return the leaves of an argument."""
-        return [int(k) for k in re.findall(r"\{(\d+)\}", self.arguments[argument])]
 
 
 _lock = threading.Lock()
