@@ -114,7 +114,9 @@ def test_a_longer_line_and_a_longer_axis_are_rocket_ffts():
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize("shape", [(64, 48, 23), (512, 40, 5), (128, 257), (64, 512), (4099, 23), (1, 96, 61)])
+@pytest.mark.parametrize(
+    "shape", [(64, 48, 23), (512, 40, 5), (128, 257), (64, 512), (4099, 23), (1, 96, 61)]
+)
 def test_a_convolution_has_the_same_bits_for_any_threads(shape, dtype):
     rng = np.random.default_rng(5)
     u, v = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
