@@ -176,24 +176,64 @@ class Term(NamedTuple):
             for k, place in zip(self.wanted, asked, strict=True)
         ]
 
-    def dependence(self, operand: int, output: int) -> Any:
-        """Return pairs of a number of an output and a number of an operand that it depends on; None if that is not known."""
-        made = self.site.recorded
-        if made is None or self.moved or self.seeds is not None or operand >= len(self.site.places):
+    def dependence(self, operand: int, output: int, operands: Leaves) -> Any:
+        """Return what the numbers of an output depend on, of those of an operand, by a tape for these operands.
+
+        Returns
+        -------
+        tuple of two or four ndarrays, or None
+            Two: pairs of a number of the output and one of the operand. Four, for second derivatives: sets of numbers of
+            the output and sets of numbers of the operand, each as where they end and the numbers; those of the k-th two sets
+            may have to do with each other, and no others. None if that is not known.
+        """
+        site, count = self.site, len(self.site.places)
+        if self.moved or any(site.looks[k][0].kind != "f" for k in {operand, *self.wanted} if k < count):
             return None
-        place, dtype, _ = self.site.outputs[self.wanted[output]]
-        start = made.firsts.get(self.site.places[operand])
-        leaf = tree.leaves(merged(made.outputs))[place]
-        look = self.site.looks[operand]
-        if start is None or dtype.kind == "c" or look[0].kind == "c" or not isinstance(leaf, _Leaf):
+        values = operands[:count]
+        if self.seeds is None:
+            return self._reached(operand, self.wanted[output], values)
+        if operand >= count:  # linear in the cotangent, by the Jacobian
+            found = self._reached(self.wanted[output], self.seeds[operand - count], values)
+            return None if found is None else found[::-1]
+        return self._interacting(operand, self.wanted[output], values)
+
+    def _reached(self, operand: int, output: int, values: Leaves) -> Any:
+        """Return pairs of a number of an output of the call and one of an operand."""
+        site = self.site
+        place = site.places[operand]
+        made = site.recorded
+        if made is None or place not in made.firsts:
+            made = recorded(site, values, (place,), ())
+        leaf = tree.leaves(merged(made.outputs))[site.outputs[output][0]]
+        if site.outputs[output][1].kind == "c":
             return None
+        if not isinstance(leaf, _Leaf):  # a constant
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
         found = loaded().dependence(made.tape, np.ravel(leaf.indices))
         if found is None:
             return None
-        sizes = sorted(made.firsts.values())
-        after = next((first for first in sizes if first > start), made.tape.inputs + 1)
-        mine = (found[1] >= start - 1) & (found[1] < after - 1)
-        return found[0][mine], found[1][mine] - (start - 1)
+        mine, inputs = _of_leaf(made, place, found[1], values[operand])
+        return found[0][mine], inputs
+
+    def _interacting(self, operand: int, output: int, values: Leaves) -> Any:
+        """Return sets of numbers of two operands that second derivatives connect."""
+        site = self.site
+        random = np.random.default_rng(0)
+        asked = tuple(sorted({operand, output}))
+        moved = {site.places[k]: random.uniform(0.5, 1.5, np.shape(values[k])) for k in asked}
+        made = recorded(site, values, tuple(moved), [moved])
+        leaves = tree.leaves(merged(made.outputs))
+        ends = [leaves[site.outputs[k][0]] for k in self.seeds or ()]
+        indices = [np.ravel(leaf.indices) for leaf in ends if isinstance(leaf, _Leaf)]
+        found = loaded().interactions(made.tape, np.concatenate([np.zeros(0, np.int64), *indices]))
+        if found is None:
+            return None
+        after, inputs = found
+        sides = []
+        for k in (output, operand):
+            mine, numbers = _of_leaf(made, site.places[k], inputs, values[k])
+            sides += [np.concatenate([[0], np.cumsum(mine)])[after], numbers]
+        return tuple(sides)
 
     def pull(self, asked: Sequence[int], g: Leaves, operands: Leaves) -> list[Any]:
         """Return the cotangents of the operands of the node at `asked`."""
@@ -225,6 +265,13 @@ class Term(NamedTuple):
             term = Term(self.site, moved, None, tuple(self.seeds[k - start] for k in mine))
             found |= zip(mine, _run(term, [*values, *_joined(directions)]), strict=True)
         return [found[k] for k in asked]
+
+
+def _of_leaf(made: Any, place: int, inputs: np.ndarray, value: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of the inputs of a tape are those of a leaf, and their numbers within it."""
+    numbers = inputs - (made.firsts[place] - 1)
+    mine = (numbers >= 0) & (numbers < np.size(value))
+    return mine, numbers[mine]
 
 
 def _joined(directions: Sequence[Leaves]) -> list[Any]:

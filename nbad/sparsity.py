@@ -159,11 +159,20 @@ class _Propagation:
 
     def _of_kernel(self, node: int, k: int, slot: int, shape: Shape) -> Selection:
         """Return what the tape of a kernel says."""
-        term = self.frozen.attributes(node)[0].term
-        found = term.dependence(k, slot - int(self.frozen.out_start[node]))
+        frozen = self.frozen
+        operands = [frozen.tape.objects[edge] if edge >= 0 else None for edge in frozen.edges(node)]
+        found = frozen.attributes(node)[0].term.dependence(k, slot - int(frozen.out_start[node]), operands)
         if found is None:
             return self._all(node, *shape)
-        return self.sparse.csr_array((np.ones(found[0].size, bool), found), shape)
+        if len(found) == 2:
+            return self.sparse.csr_array((np.ones(found[0].size, bool), found), shape)
+        sets = [
+            self.sparse.csr_array((np.ones(numbers.size, bool), numbers, ends), (ends.size - 1, size))
+            for ends, numbers, size in zip(found[::2], found[1::2], shape, strict=True)
+        ]
+        if np.dot(*(np.diff(one.indptr).astype(float) for one in sets)) > LIMIT:
+            return self._all(node, *shape)
+        return self.sparse.csr_array(sets[0].T @ sets[1])
 
     def _selection(self, op: Op, node: int, k: int, slot: int, operand: Shape) -> Selection:
         """Return what each element of the output `slot` depends on, of operand `k`."""

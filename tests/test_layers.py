@@ -158,6 +158,7 @@ ORDER = [
     "scalar.writes",
     "scalar.sweeping",
     "scalar.reaching",
+    "scalar.interacting",
     "scalar.recording",
     "scalar.loading",
     "kernel_effects",

@@ -44,6 +44,70 @@ def test_the_pattern_of_a_jacobian_is_that_of_the_tape() -> None:
     assert sparse.nnz < 5 * 75
 
 
-def test_a_sparse_hessian_of_a_kernel_is_right() -> None:
-    found = nbad.hessian(energy, sparse=True)(X[:6])
-    np.testing.assert_allclose(found.toarray(), nbad.hessian(energy)(X[:6]), rtol=1e-12)
+@numba.njit
+def bending(x, w):
+    y = np.zeros(x.size)
+    for i in range(x.size):
+        y[i] = np.sin(x[i]) * w[i]
+    total = 0.0
+    for i in range(1, x.size - 1):
+        d = y[i + 1] - 2 * y[i] + y[i - 1]
+        if d > 0:
+            total += d * d
+        else:
+            total += np.exp(-d) + x[i] * w[0]
+    return total
+
+
+def test_the_pattern_of_a_hessian_is_that_of_the_tape() -> None:
+    found = nbad.hessian(energy, sparse=True)(X)
+    np.testing.assert_allclose(found.toarray(), nbad.hessian(energy)(X), rtol=1e-12)
+    # Three diagonals, but the first number of the diagonal; that of the last is not known to be zero.
+    assert found.nnz == 3 * 150 - 2
+    x, w = X[:40], np.cos(3 * X[:40])
+    for wrt in (0, 1):
+        found = nbad.hessian(bending, wrt, sparse=True)(x, w)
+        expected = nbad.hessian(bending, wrt)(x, w)
+        np.testing.assert_allclose(found.toarray(), expected, rtol=1e-10, atol=1e-12)
+        assert found.nnz == np.count_nonzero(expected) < 5 * 40
+
+
+def test_a_hessian_of_array_code_has_the_pattern_of_the_kernel_in_it() -> None:
+    kernel = nbad.njit(bending)
+    x = X[:40]
+
+    def within(x: Any) -> Any:
+        return kernel(2 * x, 2 * np.cos(3 * X[:40])) + np.sum(x**3)
+
+    def both_ways(x: Any) -> Any:
+        return kernel(x, x[::-1]) ** 2
+
+    for f, most in ((within, 5 * 40), (both_ways, 40 * 40)):
+        found = nbad.hessian(f, sparse=True)(x)
+        np.testing.assert_allclose(found.toarray(), nbad.hessian(f)(x), rtol=1e-9, atol=1e-11)
+        assert found.nnz <= most
+
+
+@numba.njit
+def one_for_all(x):
+    product, linear = 1.0, 0.0
+    for i in range(x.size):
+        product *= x[i]
+        linear += x[i]
+    return product * np.sum(x[:3] * x[1:4]) + 3 * linear
+
+
+def test_what_every_number_reaches_has_a_full_hessian() -> None:
+    found = nbad.hessian(one_for_all, sparse=True)(X[:6])
+    np.testing.assert_allclose(found.toarray(), nbad.hessian(one_for_all)(X[:6]), rtol=1e-12)
+    assert found.nnz == 36
+
+
+@numba.njit
+def with_block(x):
+    return np.sum(np.abs(np.fft.rfft(x)) ** 4)
+
+
+def test_the_hessian_of_what_the_tape_has_no_pairs_for_is_dense() -> None:
+    found = nbad.hessian(with_block, sparse=True)(X[:6])
+    np.testing.assert_allclose(found.toarray(), nbad.hessian(with_block)(X[:6]), rtol=1e-9, atol=1e-12)

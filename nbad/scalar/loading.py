@@ -13,16 +13,18 @@ __all__ = ["Loaded", "loaded"]
 
 
 class Loaded(NamedTuple):
-    """What the rest of nbad calls: `nbad.scalar.recording.record` and `nbad.scalar.reaching.dependence`."""
+    """What the rest of nbad calls: functions of `nbad.scalar.recording`, `reaching` and `interacting`."""
 
     record: Callable[..., Any]
     dependence: Callable[..., Any]
+    interactions: Callable[..., Any]
 
 
 @functools.cache
 def loaded() -> Loaded:
     """Load the tape of kernels, unless it is."""
     with uninterrupted():  # rules that are registered by half cannot be registered again
+        from nbad.scalar.interacting import interactions
         from nbad.scalar.reaching import dependence
         from nbad.scalar.recording import record
-    return Loaded(record, dependence)
+    return Loaded(record, dependence, interactions)
