@@ -28,6 +28,11 @@ def pytest_collection() -> None:
         importlib.import_module("nbad")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what takes long come first: at the end a worker with a long test would leave the others without work."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_collection_finish() -> None:
     """Let the garbage collector skip what collection made.
 
