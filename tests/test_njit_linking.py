@@ -65,6 +65,78 @@ def test_what_was_compiled_within_a_gradient_works_outside() -> None:
     assert kernel(X, 4) == pytest.approx(kernel.py_func(X, 4), rel=1e-12)
 
 
+@numba.njit
+def power(x, n):
+    if n == 0:
+        return 1.0
+    if n % 2 == 0:
+        return power(x * x, n // 2)
+    return x * power(x, n - 1)
+
+
+@numba.njit
+def even(x, n):
+    return x if n == 0 else odd(1.5 * x, n - 1)
+
+
+@numba.njit
+def odd(x, n):
+    return 2 * x if n == 0 else even(x * x, n - 1)
+
+
+@numba.njit
+def doubling(x, n):
+    return x if n == 0 else x * doubling(2.0, n - 1) + doubling(x * x, n - 1)
+
+
+@numba.njit
+def product(x, low, high):
+    if high - low == 1:
+        return x[low] * x[low]
+    middle = (low + high) // 2
+    return product(x, low, middle) * product(x, middle, high) + product(x, low, middle)
+
+
+@numba.njit
+def recursive(x, n):
+    return power(x[0], 5) + power(x[1], n) + even(x[2], 3) + odd(x[0] * x[1], n) + doubling(x[1], 2)
+
+
+def test_functions_call_themselves_with_active_plain_and_literal_arguments() -> None:
+    found = nbad.grad(recursive)(X, 4)
+    step = 1e-6
+    moves = [recursive(X + step * e, 4) - recursive(X - step * e, 4) for e in np.eye(3)]
+    np.testing.assert_allclose(found, np.array(moves) / (2 * step), rtol=1e-7, atol=1e-7)
+    curved = nbad.hessian(recursive)(X, 4)
+    steps = [nbad.grad(recursive)(X + step * e, 4) - nbad.grad(recursive)(X - step * e, 4) for e in np.eye(3)]
+    np.testing.assert_allclose(curved, np.array(steps) / (2 * step), rtol=1e-6, atol=1e-6)
+    x = np.array([1.0, 2.0, 3.0, 4.0])
+    assert nbad.grad(product)(x, 0, 4).tolist() == [1540.0, 616.0, 510.0, 360.0]
+
+
+def test_the_derivative_of_a_kernel_that_calls_itself_is_right_in_the_next_process(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(
+        textwrap.dedent("""
+        import numba, nbad
+        @numba.njit(cache=True)
+        def power(x, n):
+            if n == 0:
+                return 1.0
+            if n % 2 == 0:
+                return power(x * x, n // 2)
+            return x * power(x, n - 1)
+        print(nbad.grad(power)(2.0, 5))
+        """)
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(nbad.__file__).parents[1])}
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, str(module)], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "80.0\n"
+
+
 def test_an_error_of_a_function_within_a_kernel_keeps_its_message() -> None:
     with pytest.raises(ValueError, match="-3 is below 0"):
         nbad.grad(kernel)(X, -3)

@@ -23,7 +23,7 @@ from numba.core import types as all_types
 from numba.core.compiler_lock import global_compiler_lock
 
 from nbad._jit import SCALAR_HASH, _KeyedCacheFile, uninterrupted
-from nbad.scalar.linking import linked_once
+from nbad.scalar.linking import calls_itself, linked_once
 
 __all__ = ["Entry", "WritesMore", "cache_of", "fingerprint"]
 
@@ -282,7 +282,7 @@ class _EntryCache(caching._Cache):  # type: ignore[misc]
     def save_overload(self, sig: Any, cres: Any) -> None:
         """Keep a compiled entry point."""
         keys = self._keys_of(sig, cres.codegen)
-        if keys is None or cres.library.has_dynamic_globals or cres.lifted:
+        if keys is None or cres.library.has_dynamic_globals or cres.lifted or calls_itself(cres.library):
             return
         try:
             self._impl.locator.ensure_cache_path()

@@ -9,18 +9,23 @@ into which all functions that it reaches are linked, each once.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 from llvmlite.binding import Linkage
 from numba.core import codegen
 from numba.core.environment import lookup_environment
 from numba.core.registry import cpu_target
 
-__all__ = ["linked_once"]
+__all__ = ["calls_itself", "linked_once"]
 
 #: Names of the modules with functions for Python and for C.
 _WRAPPERS = frozenset({"wrapper", "cfunc_wrapper"})
 _ENVIRONMENT = "_ZN08NumbaEnv"
 _UNRESOLVED = codegen.RuntimeLinker.PREFIX
+
+
+_homes: WeakValueDictionary[str, Any] = WeakValueDictionary()
+"""The late library that defines a function, by the name of the function."""
 
 
 class _Nowhere:
@@ -32,6 +37,8 @@ class _Nowhere:
 
 class _Late(codegen.JITCodeLibrary):  # type: ignore[misc]
     """A library that becomes machine code when an address of it is asked for."""
+
+    _linking_libraries: Any
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -51,7 +58,10 @@ class _Late(codegen.JITCodeLibrary):  # type: ignore[misc]
             super().add_ir_module(ir_module)
 
     def finalize(self) -> None:
-        """Do nothing yet."""
+        """Note what is defined; make nothing of it yet."""
+        for one in self._final_module.functions:
+            if not one.is_declaration:
+                _homes[one.name] = self
 
     def get_pointer_to_function(self, name: str) -> Any:
         """Return the address of a function, 0 if it is not of this library."""
@@ -79,30 +89,31 @@ class _Late(codegen.JITCodeLibrary):  # type: ignore[misc]
 
     def _link(self) -> None:
         """Link all late libraries that are reached; those that are finished are left to numba."""
-        late, finished = self._reached()
+        late, finished = _reached(self, self._linking_libraries)
         for library in late:
             self._final_module.link_in(_shared(library._final_module))
+        self._link_recursive(finished)
         self._linking_libraries = finished
-        # What calls itself is called by its address, which is not a call that the linker sees.
-        names = [one.name for one in self._final_module.global_variables]
-        recursive = {name[len(_UNRESOLVED) :] for name in names if name.startswith(_UNRESOLVED)}
-        for function in self._final_module.functions:
-            if function.name in recursive and function.linkage == Linkage.linkonce_odr:
-                function.linkage = Linkage.weak_odr
 
-    def _reached(self) -> tuple[list[Any], list[Any]]:
-        """List the late libraries that are called, also by each other, and the finished ones."""
-        late: dict[Any, None] = {}
-        finished: dict[Any, None] = {}
-        waiting = list(self._linking_libraries)
-        while waiting:
-            library = waiting.pop(0)
-            if not isinstance(library, _Late) or library._finalized:
-                finished[library] = None
-            elif library not in late and library is not self:
-                late[library] = None
-                waiting += library._linking_libraries
-        return list(late), list(finished)
+    def _link_recursive(self, finished: list[Any]) -> None:
+        """Link what is called by its address only, as what calls itself is: a call that the linker does not see."""
+        linked: set[str] = set()
+        while True:
+            names = [one.name for one in self._final_module.global_variables]
+            called = {name[len(_UNRESOLVED) :] for name in names if name.startswith(_UNRESOLVED)}
+            _hold(self._final_module, called)
+            defined = {one.name for one in self._final_module.functions if not one.is_declaration}
+            missing = [name for name in sorted(called - defined - linked) if name in _homes]
+            if not missing:
+                return
+            for name in missing:
+                late, more = _reached(self, [_homes[name]])
+                for library in late:
+                    module = _shared(library._final_module)
+                    _hold(module, {name})
+                    self._final_module.link_in(module)
+                finished += [one for one in more if one not in finished]
+            linked.update(missing)
 
     def _get_module_for_linking(self) -> Any:
         """Return a module with all that is reached, for a library that is not late."""
@@ -117,6 +128,28 @@ class _Late(codegen.JITCodeLibrary):  # type: ignore[misc]
         return self._shared_module if not self._finalized else super()._get_module_for_linking()
 
 
+def _reached(whole: Any, libraries: list[Any]) -> tuple[list[Any], list[Any]]:
+    """List the late libraries among these and those that they call, and the finished ones; but `whole`."""
+    late: dict[Any, None] = {}
+    finished: dict[Any, None] = {}
+    waiting = list(libraries)
+    while waiting:
+        library = waiting.pop(0)
+        if not isinstance(library, _Late) or library._finalized:
+            finished[library] = None
+        elif library not in late and library is not whole:
+            late[library] = None
+            waiting += library._linking_libraries
+    return list(late), list(finished)
+
+
+def _hold(module: Any, names: set[str]) -> None:
+    """Keep functions in a module even where no call of them is seen."""
+    for function in module.functions:
+        if function.name in names and function.linkage == Linkage.linkonce_odr:
+            function.linkage = Linkage.weak_odr
+
+
 def _shared(module: Any) -> Any:
     """Return a copy of a module that may be linked into several others."""
     made = module.clone()
@@ -124,6 +157,11 @@ def _shared(module: Any) -> Any:
         if not function.is_declaration and function.linkage == Linkage.external:
             function.linkage = Linkage.linkonce_odr
     return made
+
+
+def calls_itself(library: Any) -> bool:
+    """Return whether a function in finished code calls itself by its address, which nobody sets when it comes from the disk."""
+    return any(one.name.startswith(_UNRESOLVED) for one in library._final_module.global_variables)
 
 
 @contextmanager

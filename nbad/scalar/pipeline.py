@@ -88,15 +88,16 @@ class Derived(registry.CPUDispatcher):  # type: ignore[misc]
         finally:
             stack.pop()
 
+    def fold_argument_types(self, args: Any, kws: Any) -> Any:
+        """Return signature and types of the arguments, as the function takes them; numba asks where it calls itself."""
+        return super().fold_argument_types(tuple(map(_folded, args)), {k: _folded(v) for k, v in kws.items()})
+
     def get_call_template(self, args: Any, kws: Any) -> Any:
-        """Return how jitted code calls this: the user's own version where nothing is active."""
-        _, folded = self._compiler.fold_argument_types(args, kws)
-        if not any(map(holds_active, folded)):
+        """Return how jitted code calls this: the user's own version where nothing is active, unless it calls itself."""
+        pysig, given = self.fold_argument_types(args, kws)
+        if not self.is_compiling and not any(map(holds_active, given)):
             return self.original.get_call_template(args, kws)
-        pysig, args = self._compiler.fold_argument_types(
-            tuple(map(_folded, args)), {k: _folded(v) for k, v in kws.items()}
-        )
-        return super().get_call_template(args, {})[0], pysig, args, {}
+        return super().get_call_template(given, {})[0], pysig, given, {}
 
     def get_overload(self, sig: Any) -> Any:
         """Return the compiled function for a signature."""

@@ -4,6 +4,7 @@ Owns the jitted backward loop and the chunks of memory that tapes are made of.
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -269,10 +270,10 @@ class Tape:
             end = int(_word(chunk + 16)) if chunk else 0
         return total
 
-    def __del__(self) -> None:
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         """Give the chunks back."""
         first = getattr(self, "first", 0)
-        if first and not sys.is_finalizing():
+        if first and not finalizing():  # at the end modules have no contents any more
             self.first = 0
             _POOL.give_back(first)
 
