@@ -174,3 +174,22 @@ def test_single_precision_stays() -> None:
         np.testing.assert_allclose(found, nbad.grad(loss, k)(X, C), rtol=1e-4)
     assert kinds[0] == seen[0] == np.float32
     assert kinds[1:] == seen[1:4]
+
+
+@numba.njit
+def late(x, q):
+    s = total = 0.0
+    for i in range(3):
+        m = np.exp(q * s + 1.0)
+        total += m[i] * m.sum()
+        s = s * 0.5 + x[i]
+    return total
+
+
+def test_an_array_may_be_computed_with_a_number_that_the_loop_makes_active() -> None:
+    x, q = np.array([0.3, 0.2, 0.5]), np.array([1.0, 2.0, 0.5])
+    step = 1e-5
+    moves = [late(x + step * e, q) - late(x - step * e, q) for e in np.eye(3)]
+    np.testing.assert_allclose(nbad.grad(late)(x, q), np.array(moves) / (2 * step), rtol=1e-7, atol=1e-7)
+    steps = [nbad.grad(late)(x + step * e, q) - nbad.grad(late)(x - step * e, q) for e in np.eye(3)]
+    np.testing.assert_allclose(nbad.hessian(late)(x, q), np.array(steps) / (2 * step), rtol=1e-6, atol=1e-5)

@@ -207,7 +207,10 @@ class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
         return grown
 
     def _activate_joined(self, state: Any, me: Derived) -> bool:
-        """Make the plain arrays active that are joined with active ones in a variable; return whether there are any."""
+        """Make the plain arrays active that are joined with active ones in a variable; return whether anything was done.
+
+        A number that a loop makes active is said to be so from the start: else what is first computed with it is a plain array.
+        """
         found = typed_passes.type_inference_stage(
             state.typingctx,
             state.targetctx,
@@ -222,6 +225,10 @@ class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
             phi = statement.value
             if not isinstance(phi, ir.Expr) or phi.op != "phi":
                 continue
+            kind = found.typemap.get(statement.target.name)
+            if isinstance(kind, (Active, ActiveComplex)) and statement.target.name not in state.locals:
+                state.locals[statement.target.name] = kind
+                grown = True
             names = [one.name for one in phi.incoming_values if isinstance(one, ir.Var)]
             arrays = {n: found.typemap.get(n) for n in names}
             arrays = {n: kind for n, kind in arrays.items() if isinstance(kind, types.Array)}
