@@ -227,7 +227,8 @@ class _ActiveInference(typed_passes.BaseTypeInference):  # type: ignore[misc]
                 continue
             kind = found.typemap.get(statement.target.name)
             if isinstance(kind, (Active, ActiveComplex)) and statement.target.name not in state.locals:
-                state.locals[statement.target.name] = kind
+                # A new dictionary: some versions of numba give every compilation of a function the same one.
+                state.locals = {**state.locals, statement.target.name: folded(kind)}
                 grown = True
             names = [one.name for one in phi.incoming_values if isinstance(one, ir.Var)]
             arrays = {n: found.typemap.get(n) for n in names}
