@@ -8,8 +8,10 @@ A. Fitzgibbon, A benchmark of selected algorithmic differentiation tools, Optimi
 
 import itertools
 import math
+from functools import partial
 from typing import Any
 
+import adbench
 import numba
 import numpy as np
 import pytest
@@ -616,3 +618,23 @@ def test_an_objective_of_adbench_has_the_derivatives_of_plain_numpy_and_of_diffe
     rows = np.concatenate([np.reshape(one, (-1, size)) for one in first])
     expected = differences(joined, arguments[asked[0]], 1e-4)
     np.testing.assert_allclose(rows, expected, rtol=1e-6, atol=1e-8 * np.max(np.abs(expected)))
+
+
+def test_the_objectives_of_adbench_have_their_published_values_and_derivatives() -> None:
+    close = partial(np.testing.assert_allclose, rtol=0, atol=adbench.TOLERANCE)
+    value, gradient = nbad.value_and_grad(mixture, (0, 1, 2))(*adbench.MIXTURE)
+    close(value, adbench.MIXTURE_VALUE)
+    close(np.concatenate([np.ravel(part) for part in gradient]), adbench.MIXTURE_GRADIENT)
+
+    value, gradient = nbad.value_and_grad(lstm, (0, 1))(*adbench.LSTM)
+    close(value, adbench.LSTM_VALUE)
+    close(np.concatenate([np.ravel(part) for part in gradient]), adbench.LSTM_GRADIENT)
+
+    errors, weight_errors = bundle(*adbench.BUNDLE)
+    close(errors, np.tile(adbench.BUNDLE_ERROR, (10, 1)))
+    close(weight_errors, np.full(10, adbench.BUNDLE_WEIGHT_ERROR))
+    (by_camera, by_point, _), (_, _, by_weight) = nbad.jacobian(bundle, (0, 1, 2))(*adbench.BUNDLE)
+    for i, (camera, point) in enumerate(adbench.BUNDLE[3]):
+        row = np.concatenate([by_camera[i, 0, camera], by_point[i, 0, point, :2]])
+        close(row, adbench.BUNDLE_ROW)
+    close(by_weight, np.diag(np.full(10, adbench.BUNDLE_WEIGHT_ROW)))
