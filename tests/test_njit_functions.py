@@ -76,6 +76,25 @@ def test_the_determinant_of_a_singular_matrix_has_its_cofactors_for_derivatives(
 
 
 @numba.njit
+def curved(x, c):
+    a = x[:4].reshape((2, 2))
+    z = x[:4] + 1j * c[:4]
+    y = np.linalg.solve(a, x[4:])[0] + np.linalg.det(a) * np.linalg.inv(a)[0, 1]
+    return y * np.interp(x[2], x[:2], x[4:]) + (np.dot(z, z) * np.prod(z)).imag
+
+
+@pytest.mark.slow
+def test_second_derivatives_of_equations_interpolation_and_complex_products_agree_with_differences() -> None:
+    direction = np.array([0.3, -0.2, 0.5, 0.1, -0.4, 0.7])
+    found = nbad.hvp(curved)(X, C, direction)
+    plain, v, step = curved.py_func, 1e-4 * direction, 1e-4 * np.eye(6)
+    moves = [
+        plain(X + e + v, C) - plain(X + e - v, C) - plain(X - e + v, C) + plain(X - e - v, C) for e in step
+    ]
+    np.testing.assert_allclose(found, np.array(moves) / 4e-8, rtol=1e-5, atol=1e-5)
+
+
+@numba.njit
 def joined(x, c):
     """Variables that are first plain arrays and then active ones, and perhaps views."""
     y = np.ones(6)
