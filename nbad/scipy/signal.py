@@ -53,13 +53,27 @@ def correlate(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> A
 @stands_for(signal)
 def fftconvolve(in1: Any, in2: Any, mode: str = "full", axes: Any = None) -> Any:
     """Convolve along `axes` by transforms of the whole arrays."""
-    return convolution.convolve(in1, in2, _checked(mode), axes, "fft")
+    return _along(in1, in2, _checked(mode), axes, "fft")
 
 
 @stands_for(signal)
 def oaconvolve(in1: Any, in2: Any, mode: str = "full", axes: Any = None) -> Any:
     """Convolve along `axes` by transforms of blocks."""
-    return convolution.convolve(in1, in2, _checked(mode), axes, "overlap-add")
+    return _along(in1, in2, _checked(mode), axes, "overlap-add")
+
+
+def _along(in1: Any, in2: Any, mode: str, axes: Any, method: str) -> Any:
+    """Convolve along `axes`, with what SciPy does to axes of length 1: they broadcast, and "same" takes the middle."""
+    in1, in2 = convolution.floating(in1), convolution.floating(in2)
+    if in1.ndim != in2.ndim:
+        raise ValueError("in1 and in2 should have the same dimensionality")
+    axes = convolution.axes_of(axes, in1.ndim, "fftconvolve")
+    pairs = list(zip(in1.shape, in2.shape, strict=True))
+    along = tuple(axis for axis in axes if 1 not in pairs[axis])
+    if mode == "same":
+        whole = slice(None)
+        in2 = in2[tuple(slice((m - 1) // 2, (m + 1) // 2) if n == 1 < m else whole for n, m in pairs)]
+    return convolution.convolve(in1, in2, mode, along, method) if along else in1 * in2
 
 
 def _convolved(function: Any, in1: Any, in2: Any, mode: str, method: str) -> Any:

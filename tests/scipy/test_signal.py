@@ -66,6 +66,7 @@ CASES = [
     ),
     pair("convolve", (9,), (4,), mode="same", method="direct"),
     pair("fftconvolve", (3, 9), (1, 4), axes=1),
+    pair("oaconvolve", (1, 9), (3, 4), mode="same", axes=1),
     *(
         pair(name, (4, 5), (2, 3), mode=mode, boundary=boundary, fillvalue=0.5)
         for name in ("convolve2d", "correlate2d")
@@ -131,6 +132,32 @@ CASES = [
 ]  # fmt: skip
 TestLaws = laws(CASES)
 test_compiled = compiled_laws(CASES)
+
+
+@pytest.mark.parametrize("name", ["fftconvolve", "oaconvolve"])
+@pytest.mark.parametrize("mode", ["full", "same", "valid"])
+@pytest.mark.parametrize(
+    ("first", "second", "axes"),
+    [
+        ((4, 1, 9), (1, 3, 5), -1),
+        ((6, 1), (1, 4), None),
+        ((1, 9), (4, 5), 1),
+        ((4, 5), (1, 9), 1),
+        ((), (), None),
+    ],
+)
+def test_axes_of_length_one_have_the_same_values_traced_and_plain(name, mode, first, second, axes) -> None:
+    rng = np.random.default_rng(0)
+    u, v = np.asarray(rng.normal(size=first)), np.asarray(rng.normal(size=second))
+    expected = getattr(scipy.signal, name)(u, v, mode, axes=axes)
+    value, _ = nbad.vjp(lambda u: getattr(signal, name)(u, v, mode, axes=axes), u)
+    assert value.shape == expected.shape
+    np.testing.assert_allclose(value, expected, atol=1e-12)
+
+
+def test_convolutions_along_axes_want_as_many_dimensions_as_scipy() -> None:
+    with pytest.raises(ValueError, match="same dimensionality"):
+        nbad.grad(lambda u: np.sum(signal.fftconvolve(u, np.ones((2, 4)), axes=-1)))(np.ones(9))
 
 
 def test_every_function_has_a_case():
