@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from numba.core.registry import CPUDispatcher
 
 from nbad import saving
 from nbad.calls import transformation
@@ -25,6 +26,7 @@ from nbad.config import SETTINGS
 from nbad.deriving import GuardFailed, Inline, record_primal
 from nbad.errors import TapeError, where
 from nbad.hidden import Draws, Hidden
+from nbad.jitted import njit
 from nbad.methods import user_level, user_line
 from nbad.replay.graph import Graph
 from nbad.replay.picture import Listing, to_dot
@@ -49,7 +51,7 @@ def compile(
     Parameters
     ----------
     function : callable
-        A plain function of NumPy code. Left out, a decorator with the options is returned.
+        A plain function of NumPy code, or a kernel of numba. Left out, a decorator with the options is returned.
     variants : int
         How many recordings are kept; the least recently used goes first.
     rewrites : iterable of str, optional
@@ -115,6 +117,8 @@ class Compiled:
         unknown = sorted(set(rewrites or ()) - set(REWRITES))
         if unknown:
             raise ValueError(f"there is no rewrite {unknown[0]!r}; there are {', '.join(REWRITES)}")
+        if isinstance(function, CPUDispatcher):
+            function = njit(function)
         if function is not None:
             functools.update_wrapper(self, function)
             signature = signature_of(function)

@@ -18,6 +18,7 @@ from numba.core import registry
 
 from nbad import tree
 from nbad.errors import InputTypeError
+from nbad.keeping import operand
 from nbad.kernel_effects import changing_leaves, settle
 from nbad.kernel_terms import (
     Leaves,
@@ -214,6 +215,8 @@ def _spelled(kernel: Any, value: Any, leaves: list[Any], names: dict[str, Any]) 
             at=user_line(),
             fix="Pass an array, a tuple or a named tuple.",
         )
+    if isinstance(value, np.ma.MaskedArray | np.matrix):
+        operand(value)  # raises; numba takes one for a plain array once it has compiled the kernel for such
     leaves.append(value)
     return f"{{{len(leaves) - 1}}}"
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import nbad
+from nbad.errors import InputTypeError
 
 Weights = namedtuple("Weights", "scale shift")
 
@@ -276,3 +277,45 @@ def test_an_exponent_of_zero_has_a_mixed_second_derivative() -> None:
     np.testing.assert_allclose(along, (0.5, math.log(2.0) ** 2), rtol=1e-14)
     for x in (0.0, 1e-310, 3.0):
         assert nbad.grad(to_the_power)(x, 0.0) == 0.0
+
+
+Labelled = namedtuple("Labelled", "value labels")
+
+
+@numba.njit
+def labelled(x, k):
+    return Labelled(x[0] * x[1], np.full(40, k))
+
+
+def test_an_array_in_a_returned_named_tuple_is_freed_once() -> None:
+    x = np.array([2.0, 3.0])
+    held = [nbad.vjp(labelled, x, float(k), wrt=0)[0].labels for k in range(50)]
+    for k, labels in enumerate(held):
+        np.testing.assert_array_equal(labels, np.full(40, float(k)))
+
+
+@pytest.mark.parametrize("unfit", [np.ma.masked_array([1.0, 2.0], [False, True]), np.ones((1, 2)).view(np.matrix)])
+def test_a_mask_is_not_ignored_once_a_kernel_is_compiled_for_arrays(unfit) -> None:
+    x = np.array([2.0, 3.0])
+    assert nbad.grad(dotted)(x, x).tolist() == [2.0, 3.0]
+    for call in (nbad.grad(dotted), nbad.grad(lambda x, w: nbad.njit(dotted)(2 * x, w))):
+        with pytest.raises(InputTypeError, match=r"masked array|np\.matrix"):
+            call(x, unfit)
+
+
+@numba.njit
+def dotted(x, w):
+    total = 0.0
+    for i in range(x.size):
+        total += x[i] * w[i]
+    return total
+
+
+def test_compile_takes_a_kernel() -> None:
+    f = nbad.compile(dotted)
+    for k in range(1, 4):
+        x, w = np.array([2.0, 3.0]) * k, np.array([1.0, 5.0]) * k
+        value, gradient = nbad.value_and_grad(f)(x, w)
+        assert value == 17.0 * k * k
+        np.testing.assert_array_equal(gradient, w)
+    assert f.report().recordings == 1

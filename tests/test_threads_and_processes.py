@@ -1,5 +1,6 @@
 """Threads, forks, spawned processes, interrupts, and places where nothing can be written."""
 
+import collections
 import os
 import pathlib
 import shutil
@@ -434,3 +435,57 @@ def test_an_error_in_the_middle_of_a_sweep_leaves_the_library_usable() -> None:
         got = nbad.grad(lambda x: np.sum(np.sin(moody(np.exp(x)))))(x)
         e = np.exp(x)
         np.testing.assert_allclose(got, np.cos(0.5 * e * e) * e * e, rtol=1e-12)
+
+
+Pair = collections.namedtuple("Pair", "first second")
+
+
+@nbad.njit
+def long_kernel(x, n):
+    total = 0.0
+    for _ in range(n):
+        total = 0.5 * total + x[0]
+    return Pair(total, (x * total, (None, "text"))), ()
+
+
+def test_interrupt_while_a_kernel_records(alarm: Callable[[float], None]) -> None:
+    x = np.ones(2)
+    value, pullback = nbad.vjp(lambda x: long_kernel(x, 10)[0].first, x)
+    expected = pullback(1.0)
+    for delay in (0.003, 0.011, 0.023):
+        interrupt(lambda: nbad.vjp(lambda x: long_kernel(x, 1_000_000)[0].first, x), delay, alarm)
+        assert nbad.vjp(lambda x: long_kernel(x, 10)[0].first, x)[0] == value
+        np.testing.assert_array_equal(nbad.grad(lambda x: long_kernel(x, 10)[0].first)(x), expected)
+
+
+@nbad.njit
+def talking_kernel(x, n):
+    total = 0.0
+    for i in range(n):
+        total = 0.5 * total + x[i % 2] * x[0]
+        if i % 50 == 0:
+            print(i)
+    return total
+
+
+class Slow:
+    """A stream that lets other threads run at each write."""
+
+    def write(self, text: str) -> None:
+        time.sleep(1e-4)
+
+    def flush(self) -> None:
+        pass
+
+
+def test_kernels_that_print_record_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Slow())
+    gradient = nbad.grad(talking_kernel)
+    points = [np.array([1.0, 2.0]) * scale for scale in (1, 2, 3, 4)]
+    expected = [gradient(x, 500) for x in points]
+
+    def work(k: int) -> None:
+        for _ in range(5):
+            np.testing.assert_array_equal(gradient(points[k], 500), expected[k])
+
+    in_threads(len(points), work)

@@ -133,8 +133,8 @@ def _apart_overload(x: Any) -> Any:
     if is_active_array(x):
 
         def active(x: Any) -> Any:
-            given = split(x)
-            return given.lanes, given.indices.ravel()
+            _, values, indices = split(x)
+            return values, indices.ravel()
 
         return active
 

@@ -150,8 +150,8 @@ def _transform(kind: int, plain: Any) -> Any:
         step = 1 if kind == _IRFFT else 2
 
         def transformed(a: Any, s: Any, axes: Any, norm: Any) -> Any:
-            given = split(a)
-            found = plain(given.lanes, s, axes, norm)
+            _, values, indices = split(a)
+            found = plain(values, s, axes, norm)
             made = empty_active(found[0], depth)
             header = np.empty(6 + 2 * ndim + count, np.int64)
             header[0] = kind
@@ -166,7 +166,7 @@ def _transform(kind: int, plain: Any) -> Any:
             for k in range(count):
                 header[6 + 2 * ndim + k] = axes[k]
             nothing = np.empty(0, np.float64)
-            first = write_block(header, given.indices.ravel(), nothing, step * made.size)
+            first = write_block(header, indices.ravel(), nothing, step * made.size)
             fill_lanes(made, found, first)
             return made
 

@@ -5,11 +5,14 @@ returns is taken apart into values and indices.
 """
 
 import functools
+import sys
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba.core import cgutils, errors
 from numba.core import types as numba_types
+from numba.core.imputils import impl_ret_borrowed
 from numba.extending import overload
 from numba.np import arrayobj
 from numba.np.numpy_support import as_dtype
@@ -34,7 +37,7 @@ from nbad.scalar.types import (
 #: numba has no annotations.
 types: Any = numba_types
 
-__all__ = ["activate", "base_of", "empty_active", "lift", "real_type", "split"]
+__all__ = ["activate", "answer_signals", "assembled", "base_of", "empty_active", "lift", "real_type", "split"]
 
 
 def base_of(kind: Any, depth: int) -> Any:
@@ -298,58 +301,94 @@ def _members(context: Any, named: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         parts = [builder.extract_value(args[0], k) for k in range(len(named))]
-        return context.make_tuple(builder, kind, parts)
+        return impl_ret_borrowed(context, builder, kind, context.make_tuple(builder, kind, parts))
 
     return kind(named), emit
 
 
 def split(result: Any) -> Any:
-    """Take what a kernel returned apart: an active number or array becomes a `Part`."""
+    """Take what a kernel returned apart, for `assembled`: before the members of a tuple stands what it is.
+
+    Named tuples, `Part` among them, do not leave compiled code: numba makes them by calling Python, where a Ctrl-C that came
+    while the kernel ran would raise its exception, and numba goes on with a null pointer.
+    """
+
+
+_TUPLE, _PART = 0, 1
+
+_classes: dict[str, Any] = {}
+"""Named tuples that no module knows by their name."""
+
+
+def assembled(found: Any) -> Any:
+    """Return what a kernel returned, of what `split` made of it: a `Part` in the place of each active number or array."""
+    if type(found) is not tuple:
+        return found
+    kind, *members = found
+    if kind == _PART:
+        return Part(*members)
+    members = [assembled(one) for one in members]
+    if kind == _TUPLE:
+        return tuple(members)
+    module, _, name = kind.partition(":")
+    return (_classes.get(kind) or getattr(sys.modules[module], name))(*members)
+
+
+@intrinsic
+def _text(context: Any, word: Any) -> Any:
+    """Return a text that the compiler does not know: to make one that it does, numba calls Python."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return args[0]
+
+    return types.unicode_type(types.unicode_type), emit
+
+
+def _word_of(cls: Any) -> str:
+    """Return a word for a class of named tuples, the same in each process if its module has it."""
+    known: Any = getattr(sys.modules.get(cls.__module__), cls.__name__, None)
+    if known is cls:
+        return f"{cls.__module__}:{cls.__name__}"
+    word = next((word for word, other in _classes.items() if other is cls), f"#{len(_classes)}")
+    _classes[word] = cls
+    return word
 
 
 @overload(split)
 def _split_overload(result: Any) -> Any:
-    if isinstance(result, types.BaseNamedTuple):
-        cls = result.instance_class
+    if isinstance(result, types.BaseTuple):
+        named = isinstance(result, types.BaseNamedTuple)
+        word = _word_of(result.instance_class) if named else ""
 
         def split_named(result: Any) -> Any:
-            return cls(*split(_members(result)))
-
-        return split_named
-    if isinstance(result, types.BaseTuple):
-        if len(result) == 0:
-
-            def split_nothing(result: Any) -> Any:
-                return ()
-
-            return split_nothing
-        if len(result) == 1:
-
-            def split_last(result: Any) -> Any:
-                return (split(result[0]),)
-
-            return split_last
+            return (_text(word),) + _split_members(_members(result))
 
         def split_tuple(result: Any) -> Any:
-            return (split(result[0]),) + split(result[1:])
+            return (_TUPLE,) + _split_members(result)
 
-        return split_tuple
+        return split_named if named else split_tuple
     if isinstance(result, (Active, Dual)):
 
         def split_number(result: Any) -> Any:
-            return Part(lanes_of(result), index_of(result))
+            return _PART, lanes_of(result), index_of(result)
 
         return split_number
     if isinstance(result, ActiveComplex):
 
         def split_complex(result: Any) -> Any:
             real, imag = lanes_of(result.real), lanes_of(result.imag)
-            return Part(_paired(real, imag), (index_of(result.real), index_of(result.imag)))
+            return _PART, _paired(real, imag), (index_of(result.real), index_of(result.imag))
 
         return split_complex
     if isinstance(result, types.Array) and isinstance(result.dtype, (Active, ActiveComplex)):
         return _split_array(result)
 
+    if isinstance(result, types.StringLiteral):
+
+        def split_text(result: Any) -> Any:
+            return _text(result)
+
+        return split_text
     if "Active(" in str(result) or "Dual(" in str(result):
         raise errors.TypingError(
             f"the kernel returns {result}, and not an array, a number or a tuple of these"
@@ -359,6 +398,45 @@ def _split_overload(result: Any) -> Any:
         return result
 
     return same
+
+
+@intrinsic
+def answer_signals(context: Any) -> Any:
+    """Let Python answer signals that came meanwhile, and return if that raised: numba does not look when it makes an array."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), [])
+        failed = builder.call(cgutils.get_or_insert_function(builder.module, kind, "PyErr_CheckSignals"), [])
+        with builder.if_then(cgutils.is_not_null(builder, failed), likely=False):
+            context.call_conv.return_exc(builder)
+        return context.get_dummy_value()
+
+    return types.none(), emit
+
+
+def _split_members(members: Any) -> Any:
+    """Return what `split` makes of each member of a tuple."""
+
+
+@overload(_split_members)
+def _split_members_overload(members: Any) -> Any:
+    if len(members) == 0:
+
+        def none(members: Any) -> Any:
+            return ()
+
+        return none
+    if len(members) == 1:
+
+        def last(members: Any) -> Any:
+            return (split(members[0]),)
+
+        return last
+
+    def several(members: Any) -> Any:
+        return (split(members[0]),) + _split_members(members[1:])
+
+    return several
 
 
 def _paired(real: Any, imag: Any) -> Any:
@@ -396,7 +474,7 @@ def _split_array(result: Any) -> Any:
             indices[place] = index_of(number)
             for k in range(count):
                 values[(k,) + place] = components[k]
-        return Part(values, indices)
+        return _PART, values, indices
 
     def split_complex_array(result: Any) -> Any:
         values = np.empty((count,) + result.shape, dtype)
@@ -408,6 +486,6 @@ def _split_array(result: Any) -> Any:
             indices[place + (1,)] = index_of(number.imag)
             for k in range(count):
                 values[(k,) + place] = complex(real[k], imag[k])
-        return Part(values, indices)
+        return _PART, values, indices
 
     return split_complex_array if is_complex else split_array

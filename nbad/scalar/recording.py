@@ -35,7 +35,7 @@ from nbad.scalar.adjoints import Adjoints
 from nbad.scalar.caching import Entry, WritesMore, cache_of
 from nbad.scalar.calls import Call
 from nbad.scalar.entries import LAST, begin, position
-from nbad.scalar.lifting import lift, split
+from nbad.scalar.lifting import answer_signals, assembled, lift, split
 from nbad.scalar.pipeline import Derived, derived
 from nbad.scalar.sweeping import Tape
 
@@ -51,6 +51,18 @@ def _half_of_memory() -> int:
 
 
 _lock = threading.Lock()
+_recording = threading.RLock()
+"""Held while a kernel records: numba's print() calls Python, which may let another thread run."""
+
+
+def _new_lock() -> None:
+    """Forget a lock that another thread held when this process was forked."""
+    global _recording
+    _recording = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 class Recorded(NamedTuple):
@@ -148,9 +160,12 @@ def _made(
     lines.append(f"    result = kernel({call.text.format(*names)})")
     lines.append("    outputs = split(result)")
     lines.append(f"    after = ({''.join(f'split(a{k}), ' for k in active if k in watched)})")
-    lines.append("    return outputs, after, position()")
+    lines.append("    end = position()")
+    lines.append("    answer_signals()")
+    lines.append("    return outputs, after, end")
     space = {
         "__name__": __name__, "begin": begin, "lift": lift, "split": split, "position": position, "kernel": function,
+        "answer_signals": answer_signals,
         **call.names,
     }  # fmt: skip
     exec("\n".join(lines), space)
@@ -216,7 +231,8 @@ def record(
         try:
             if inputs > LAST:
                 raise MemoryError("tape")
-            outputs, after, end = entry(tape.first, room, inputs, firsts or (0,), *leaves, *tangents)
+            with _recording:
+                outputs, after, end = entry(tape.first, room, inputs, firsts or (0,), *leaves, *tangents)
         except MemoryError as error:
             if "tape" not in str(error):
                 raise
@@ -234,8 +250,8 @@ def record(
             raise
         tape.finish(end)
         left = {k: leaves[k] for k in watched}
-        left |= zip([k for k in active if k in watched], after, strict=True)
-        return Recorded(outputs, tape, starts, paired, 1 << depth, left)
+        left |= zip([k for k in active if k in watched], map(assembled, after), strict=True)
+        return Recorded(assembled(outputs), tape, starts, paired, 1 << depth, left)
 
 
 def _is_complex(leaf: Any) -> bool:
