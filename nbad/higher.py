@@ -55,6 +55,9 @@ def sweep_traced(
             continue
         edges = frozen.edges(node)
         g = tuple(members) if op.outputs > 1 else members[0]
+        number = _repeated(g) if op.elementwise else None
+        if number is not None:
+            g = number
         pulled = pull_node(op, frozen, node, g, asked, edges, traced=True)
         if SETTINGS.nan is not None:
             line = where(*frozen.tape.position(int(frozen.tape.line[node])))
@@ -65,11 +68,23 @@ def sweep_traced(
             if value is None:
                 continue
             slot = edges[k]
+            if number is not None and np.shape(value) != frozen.shape(out):
+                value = np.broadcast_to(value, frozen.shape(out))
             value = _fitted(frozen, slot, value, op.name, operand, node)
             cotangents[slot] = value if slot not in cotangents else cotangents[slot] + value
     for listener in current():
         listener.rules_run.update(run)
     return [_finished(frozen, slot, cotangents.get(slot)) for slot in wanted]
+
+
+def _repeated(g: Any) -> np.ndarray | None:
+    """Return, with as many dimensions, the plain number that a cotangent is everywhere, as that of a sum; None if it is not.
+
+    What rules make of the whole array would be a constant of a recording, for good.
+    """
+    if type(g) is not np.ndarray or g.size < 2 or any(g.strides):
+        return None
+    return g[(slice(0, 1),) * g.ndim]
 
 
 def _fitted(frozen: Frozen, slot: int, value: Any, op: str, operand: str, node: int) -> Any:

@@ -405,3 +405,51 @@ def test_masks_in_checkpoints_are_no_conversions() -> None:
         for x in (X, -X, np.array([1.0, -2.0, 3.0])):
             assert f(x) == np.sum(x[x > 0] ** 2) * np.sum(x > 0)
             assert np.array_equal(nbad.grad(f)(x), 2 * np.where(x > 0, x, 0) * np.sum(x > 0))
+
+
+# Memory -------------------------------------------------------------------------------------------
+def test_the_derivative_of_a_sum_of_squares_kept_an_array_of_twos() -> None:
+    f = nbad.compile(lambda x: np.sum((x - 1.0) ** 2))
+    x = np.linspace(0.0, 1.0, 1000)
+    for _ in range(2):  # the second call derives
+        np.testing.assert_array_equal(nbad.grad(f)(x), 2 * (x - 1.0))
+    (variant,) = (variant for row in f._by_key.values() for variant in row)
+    (derived,) = variant.derived.values()
+    constants = [c for c in derived.graph.constants.values() if isinstance(c, np.ndarray)]
+    assert all(c.size == 1 or not any(c.strides) for c in constants)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda a, b: np.sum(a + b),
+        lambda a, b: np.sum(a * b - b),
+        lambda a, b: np.sum(np.maximum(a, b) / b),
+        lambda a, b: np.sum(np.where(a > b, a, 2 * b)),
+        lambda a, b: np.sum((a - b) ** 2, axis=0).sum() - np.sum(-a),
+        lambda a, b: np.sum(a.astype(np.float32)) + np.sum(np.hypot(a, b[0, 0])),
+        lambda a, b: np.sum(np.broadcast_to(a, (2, 4, 3)) * np.arange(3.0)) + np.sum(b),
+        lambda a, b: np.sum(np.abs((a + 1j * b) ** 2)) + np.sum(np.real(1j * a * (1j - b))),
+    ],
+)  # fmt: skip
+def test_the_one_number_of_a_sums_cotangent_spreads_as_its_array_does(f: Any) -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.random((4, 1)) + 0.5, rng.random((1, 3)) + 0.25
+    expected = nbad.grad(f, (0, 1))(a, b)
+    compiled = nbad.compile(f)
+    directions = (rng.random(a.shape), rng.random(b.shape))
+    for _ in range(3):
+        for found, wanted in zip(nbad.grad(compiled, (0, 1))(a, b), expected, strict=True):
+            assert found.shape == wanted.shape
+            np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+    gradient = nbad.grad(f, (0, 1))
+
+    def along(a: Any, b: Any) -> Any:  # the sweep within is traced
+        found = gradient(a, b)
+        return np.sum(found[0] * directions[0]) + np.sum(found[1] * directions[1])
+
+    step = 1e-6
+    shifted = [gradient(a + s * directions[0], b + s * directions[1]) for s in (step, -step)]
+    for k, found in enumerate(nbad.grad(along, (0, 1))(a, b)):
+        wanted = (shifted[0][k] - shifted[1][k]) / (2 * step)
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
