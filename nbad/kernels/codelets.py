@@ -31,6 +31,9 @@ GROUP = 4
 RADICES = (7, 5, 3, 8, 2, 4)
 """Factors of the lengths of columns, in the order in which they are taken: only 4 has a form without twiddle factors."""
 
+AHEAD = 16
+"""Butterflies between the one whose rows are asked for from memory and the one that is performed."""
+
 WORD = ir.IntType(64)
 
 
@@ -251,6 +254,20 @@ def _copy(typing_context: Any, itemsize: Any, source: Any, target: Any, count: A
 
 
 @intrinsic
+def _prefetch(typing_context: Any, address: Any) -> Any:
+    """Ask for the cache line at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), kind)
+        builder.call(function, [builder.inttoptr(args[0], pointer), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(address), emit
+
+
+@intrinsic
 def call(typing_context: Any, address: Any, arguments: Any) -> Any:
     """Call a kernel of this module from jitted code with a tuple of int64; 1 means done."""
 
@@ -302,6 +319,9 @@ def columns_kernel(itemsize: int) -> Any:
                     runs, length = 1, done * w
                 a, b = done * rest * here_step, done * there_step
                 for p in range(rest):
+                    if i == 0 and here_step != w:  # rows as far apart as pages, which nothing else foresees
+                        for k in range(radix):
+                            _prefetch(here + (p + AHEAD + k * rest) * here_step * size)
                     for q in range(runs):
                         x = here + (q + done * p) * here_step * size
                         y = there + (q + done * radix * p) * there_step * size

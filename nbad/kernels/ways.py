@@ -34,9 +34,6 @@ STRIP = 1 << 17
 SHORTEST = {4: 128, 8: 512}
 """Shortest real lines that are transformed by vectors along them, by the bytes of a number."""
 
-NARROW = 128
-"""Bytes of a row below which the way out is rocket-fft's, unless rows follow each other without a gap."""
-
 # Places in the row of an axis: addresses of a kernel, or 0, and of what it takes.
 MATRIX, FORTH, BACK, COLUMNS, STEPS = range(5)
 
@@ -199,9 +196,7 @@ def along(
 def columns(source: Array, target: Array, forward: bool, way: Array, room: Array) -> None:
     """Transform source, complex, shape (n, w), along its first axis into target, which may be the same."""
     w, size = source.shape[1], source.itemsize // 2
-    # A butterfly reads rows of as many pages as it has inputs, and waits for each; writing does not wait.
-    least = NARROW if forward and source.strides[0] != 2 * w * size else BYTES
-    if way[COLUMNS] != 0 and 2 * w * size >= least:
+    if way[COLUMNS] != 0 and 2 * w * size >= BYTES:
         x, y, spare = np.int64(source.ctypes.data), np.int64(target.ctypes.data), np.int64(room.ctypes.data)
         a, b = source.strides[0] // size, target.strides[0] // size
         call(way[COLUMNS], (x, a, y, b, w, np.int64(forward), way[STEPS], spare))

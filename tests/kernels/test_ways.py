@@ -95,11 +95,11 @@ def test_columns_equal_numpys_forward_and_back_and_in_place(n, itemsize):
 
 
 @pytest.mark.parametrize("itemsize", BOUNDS)
-@pytest.mark.parametrize("n", [5, 48, 1024])
+@pytest.mark.parametrize("n", [5, 48, 1024, 2048])
 def test_columns_of_wider_arrays(n, itemsize):
     rng = np.random.default_rng(n)
     way = ways.ways((n, 8), False, itemsize, 1.0)
-    for w in (3, 4, 17, 130):
+    for w in (3, 4, 8, 17, 130):
         x, y = random(rng, (n, 150), itemsize), np.zeros((n, 140), f"c{itemsize}")
         _columns(x[:, 3 : 3 + w], y[:, 5 : 5 + w], True, way.rows[0], np.empty(way.spare, x.dtype))
         assert error(y[:, 5 : 5 + w], np.fft.fft(x[:, 3 : 3 + w].astype(complex), axis=0)) < BOUNDS[itemsize]
@@ -115,7 +115,7 @@ def test_a_longer_line_and_a_longer_axis_are_rocket_ffts():
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize(
-    "shape", [(64, 48, 23), (512, 40, 5), (128, 257), (64, 512), (4099, 23), (1, 96, 61)]
+    "shape", [(64, 48, 23), (512, 40, 5), (128, 257), (64, 512), (2048, 40), (4099, 23), (1, 96, 61)]
 )
 def test_a_convolution_has_the_same_bits_for_any_threads(shape, dtype):
     rng = np.random.default_rng(5)
