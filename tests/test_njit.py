@@ -294,7 +294,9 @@ def test_an_array_in_a_returned_named_tuple_is_freed_once() -> None:
         np.testing.assert_array_equal(labels, np.full(40, float(k)))
 
 
-@pytest.mark.parametrize("unfit", [np.ma.masked_array([1.0, 2.0], [False, True]), np.ones((1, 2)).view(np.matrix)])
+@pytest.mark.parametrize(
+    "unfit", [np.ma.masked_array([1.0, 2.0], [False, True]), np.ones((1, 2)).view(np.matrix)]
+)
 def test_a_mask_is_not_ignored_once_a_kernel_is_compiled_for_arrays(unfit) -> None:
     x = np.array([2.0, 3.0])
     assert nbad.grad(dotted)(x, x).tolist() == [2.0, 3.0]
@@ -319,3 +321,24 @@ def test_compile_takes_a_kernel() -> None:
         assert value == 17.0 * k * k
         np.testing.assert_array_equal(gradient, w)
     assert f.report().recordings == 1
+
+
+factor = 2.0
+
+
+@numba.njit
+def scaled_sum(x):
+    return factor * (x[0] + math.log2(x[1]))
+
+
+def test_recompile_reaches_a_kernel_that_was_differentiated_before_it_was_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = np.array([1.0, 2.0])
+    np.testing.assert_allclose(nbad.grad(scaled_sum)(x), [2.0, 2.0 / (2.0 * math.log(2.0))])
+    monkeypatch.setitem(globals(), "factor", 10.0)
+    assert scaled_sum(x) == 20.0  # numba compiles it with the globals of now
+    np.testing.assert_allclose(nbad.grad(scaled_sum)(x), [10.0, 10.0 / (2.0 * math.log(2.0))])
+    monkeypatch.setitem(globals(), "factor", 3.0)
+    scaled_sum.recompile()
+    np.testing.assert_allclose(nbad.grad(scaled_sum)(x), [3.0, 3.0 / (2.0 * math.log(2.0))])

@@ -268,7 +268,7 @@ def _pairs() -> dict[Any, tuple[Formula, ...]]:
         d_sinh: (math.sinh, np.sinh), d_cosh: (math.cosh, np.cosh), d_tanh: (math.tanh, np.tanh),
         d_asinh: (math.asinh, np.arcsinh), d_acosh: (math.acosh, np.arccosh), d_atanh: (math.atanh, np.arctanh),
         RESULT: (math.exp, np.exp), d_exp2: (np.exp2,), d_expm1: (math.expm1, np.expm1), d_log: (math.log, np.log),
-        d_log2: (np.log2,), d_log10: (math.log10, np.log10), d_log1p: (math.log1p, np.log1p),
+        d_log2: (math.log2, np.log2), d_log10: (math.log10, np.log10), d_log1p: (math.log1p, np.log1p),
         d_sqrt: (math.sqrt, np.sqrt), d_cbrt: (np.cbrt,), d_square: (np.square,), d_reciprocal: (np.reciprocal,),
         d_abs: (abs, math.fabs, np.abs, np.fabs), d_erf: (math.erf,), d_erfc: (math.erfc,), d_gamma: (math.gamma,),
         d_lgamma: (math.lgamma,), 57.29577951308232: (math.degrees, np.degrees, np.rad2deg),

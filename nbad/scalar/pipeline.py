@@ -21,6 +21,7 @@ from numba.core.compiler_machinery import register_pass
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from nbad.methods import user_level
+from nbad.scalar.caching import fingerprint
 from nbad.scalar.formulas import PLAIN
 from nbad.scalar.lifting import activate
 from nbad.scalar.origins import Origins
@@ -111,13 +112,18 @@ _lock = threading.RLock()
 
 
 def derived(original: Any, depth: int) -> Derived:
-    """Return the dispatcher derived from a user's; one for each depth, until that one is recompiled."""
+    """Return the dispatcher derived from a user's; one for each depth, until that one is recompiled.
+
+    One that was not compiled at all when it was derived may have other globals when it is: then it is derived again.
+    """
     first = next(iter(tuple(original.overloads.values())), None)
     with _lock:
-        seen, made = vars(original).get("_nbad_derived", (None, {}))
-        if seen is not None and seen is not first:
+        seen, made, mark = vars(original).get("_nbad_derived", (None, {}, None))
+        if seen is not first and (seen is not None or mark is None or mark != fingerprint(original)):
             made = {}
-        vars(original)["_nbad_derived"] = first, made
+        if first is None and not made:
+            mark = fingerprint(original)
+        vars(original)["_nbad_derived"] = first, made, mark
         if original.targetoptions.get("parallel") and not made:
             warnings.warn(
                 f"{original.py_func.__name__} runs serially where it is differentiated, although it is compiled to "
