@@ -135,6 +135,35 @@ def test_pages_give_the_bits_of_a_row(monkeypatch: pytest.MonkeyPatch, lanes: st
 
 
 @numba.njit
+def squared(x, places):
+    """Return what becomes of a number that is squared again and again, by two readings of an array that are one number."""
+    a = np.empty(places.size + 1)
+    a[0] = x
+    for i in range(places.size):
+        a[i + 1] = a[i] * a[places[i]]
+    return a[places.size]
+
+
+@pytest.mark.parametrize("short", [1 << 40, -1])
+def test_both_pairs_of_an_entry_may_be_the_number_before(monkeypatch: pytest.MonkeyPatch, short: int) -> None:
+    monkeypatch.setattr(adjoints, "SHORT", short)
+    with report() as account:
+        found = nbad.grad(squared)(1.0, np.arange(1020))
+    assert found == 2.0**1020
+    assert account.entries == 1020
+    places = np.arange(1020)
+    places[::2] = 0  # the first number, a page below
+    assert nbad.grad(squared)(1.0, places) == squared_count(places)
+
+
+def squared_count(places: np.ndarray) -> float:
+    counts = [1.0]
+    for i, k in enumerate(places):
+        counts.append(counts[i] + counts[k])
+    return counts[-1]
+
+
+@numba.njit
 def unsigned(number):
     """Write a number to the tape and read it."""
     at = allocate(WORD)

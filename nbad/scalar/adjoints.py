@@ -38,21 +38,27 @@ ENOUGH = 1 << 40
 """Free pages, where there are as many as the table has."""
 
 
+@jit("int64(int64, int64, int64)")
+def _take(page: int, table: int, state: int) -> Any:
+    at = load(state + NEXT)
+    store(state + NEXT, load(at))
+    store(state + FREE, load(state + FREE) - 1)
+    size = 8 * PAGE * load(state + LANES)
+    end = at + size
+    base = at - size * page
+    while at != end:
+        store_float(at, -0.0)
+        at += 8
+    store(table + 8 * page, base)
+    return base
+
+
 @jit(inline="always")
 def page_of(page: Any, table: Any, state: Any) -> Any:
     """Return the address of a page, as in the table; take one if it has none. The caller knows that one is free."""
     base = load(table + 8 * page)
     if base == ABSENT:
-        at = load(state + NEXT)
-        store(state + NEXT, load(at))
-        store(state + FREE, load(state + FREE) - 1)
-        size = 8 * PAGE * load(state + LANES)
-        base = at - size * page
-        end = at + size
-        while at != end:
-            store_float(at, -0.0)
-            at += 8
-        store(table + 8 * page, base)
+        base = _take(page, table, state)
     return base
 
 

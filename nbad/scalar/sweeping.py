@@ -23,11 +23,18 @@ from nbad.scalar.entries import (
     load,
     load_float,
     load_word,
+    prefetch,
     store,
     store_float,
 )
 
 __all__ = ["Tape"]
+
+PAIR = WORD + 8
+"""Bytes of a pair, in one lane."""
+
+AHEAD = 2048
+"""Bytes from an entry that is swept to those that the processor is to fetch."""
 
 
 @jit("int64()")
@@ -66,9 +73,26 @@ def _free_all(first: int) -> None:
     free(first)
 
 
+@jit(inline="always")
+def _pull_short(at: Any, g: Any, index: Any, following: Any, adjoints: Any) -> Any:
+    """Pull `g` along the pair at an address; return the adjoint of `index`, which is not in memory."""
+    to = load_word(at)
+    moved = load_float(at + WORD) * g
+    # Adding 0.0 makes -0.0 a zero; the sum before is known earlier than what moves.
+    if to == index:
+        following = following + 0.0 + moved
+    else:
+        place = adjoints + 8 * to
+        store_float(place, load_float(place) + 0.0 + moved)
+    return following
+
+
 @jit("UniTuple(int64, 3)(int64, int64, int64, int64, int64)")
 def _sweep_short(chunk: int, end: int, index: int, most: int, adjoints: int) -> tuple[int, int, int]:
     """Sweep back over at most `most` chunks, and up to a block; all adjoints are in a row, index 0 is at address `adjoints`.
+
+    A loop that goes on with what it computed last has its adjoint in a register, `following`. Two pairs are what most entries
+    of such loops have.
 
     Returns
     -------
@@ -80,27 +104,27 @@ def _sweep_short(chunk: int, end: int, index: int, most: int, adjoints: int) -> 
         begin = chunk + HEADER
         while end > begin:
             stop = end - WORD
+            prefetch(stop - AHEAD)
             pairs = load_word(stop)
             if pairs == 0:
                 store_float(adjoints + 8 * index, following)
                 return chunk, end, index
-            at = end = stop - (WORD + 8) * pairs
             g = following
             index -= 1
             following = load_float(adjoints + 8 * index)
+            if pairs == 2:
+                end = stop - 2 * PAIR
+                if g == 0.0 and np.signbit(g):
+                    continue
+                following = _pull_short(end, g, index, following, adjoints)
+                following = _pull_short(end + PAIR, g, index, following, adjoints)
+                continue
+            at = end = stop - PAIR * pairs
             if g == 0.0 and np.signbit(g):
                 continue
             while at != stop:
-                to = load_word(at)
-                moved = load_float(at + WORD) * g + 0.0
-                if (
-                    to == index
-                ):  # a loop that goes on with what it computed last: this adjoint stays in a register
-                    following += moved
-                else:
-                    place = adjoints + 8 * to
-                    store_float(place, load_float(place) + moved)
-                at += WORD + 8
+                following = _pull_short(at, g, index, following, adjoints)
+                at += PAIR
         chunk = load(chunk + 8)
         if chunk == 0:
             break
@@ -109,42 +133,60 @@ def _sweep_short(chunk: int, end: int, index: int, most: int, adjoints: int) -> 
     return chunk, end, index
 
 
+@jit(inline="always")
+def _pull(at: Any, g: Any, index: Any, following: Any, table: Any, state: Any) -> Any:
+    """Pull as `_pull_short` does, to adjoints in pages."""
+    to = load_word(at)
+    moved = load_float(at + WORD) * g
+    if to == index:
+        following = following + 0.0 + moved
+    else:
+        place = page_of(to >> SHIFT, table, state) + 8 * to
+        store_float(place, load_float(place) + 0.0 + moved)
+    return following
+
+
 @jit("UniTuple(int64, 3)(int64, int64, int64, int64, int64, int64)")
 def _sweep(chunk: int, end: int, index: int, most: int, table: int, state: int) -> tuple[int, int, int]:
     """Sweep as `_sweep_short` does, over adjoints in pages; also stop where more of these may be needed than are free."""
-    here = page_of(index >> SHIFT, table, state)
-    following = load_float(here + 8 * index)
+    here = page_of(index >> SHIFT, table, state) + 8 * index
+    lowest = index & -PAGE
+    following = load_float(here)
     for _ in range(most):
         begin = chunk + HEADER
         while end > begin:
             stop = end - WORD
+            prefetch(stop - AHEAD)
             pairs = load_word(stop)
             if pairs == 0 or load(state + FREE) <= pairs:
-                store_float(here + 8 * index, following)
+                store_float(here, following)
                 return chunk, end, index
-            at = end = stop - (WORD + 8) * pairs
             g = following
             index -= 1
-            if index & (PAGE - 1) == PAGE - 1:
+            here -= 8
+            if index < lowest:
                 leave((index >> SHIFT) + 1, table, state)
-                here = page_of(index >> SHIFT, table, state)
-            following = load_float(here + 8 * index)
+                here = page_of(index >> SHIFT, table, state) + 8 * index
+                lowest -= PAGE
+            following = load_float(here)
+            if pairs == 2:
+                end = stop - 2 * PAIR
+                if g == 0.0 and np.signbit(g):
+                    continue
+                following = _pull(end, g, index, following, table, state)
+                following = _pull(end + PAIR, g, index, following, table, state)
+                continue
+            at = end = stop - PAIR * pairs
             if g == 0.0 and np.signbit(g):
                 continue
             while at != stop:
-                to = load_word(at)
-                moved = load_float(at + WORD) * g + 0.0
-                if to == index:
-                    following += moved
-                else:
-                    place = page_of(to >> SHIFT, table, state) + 8 * to
-                    store_float(place, load_float(place) + moved)
-                at += WORD + 8
+                following = _pull(at, g, index, following, table, state)
+                at += PAIR
         chunk = load(chunk + 8)
         if chunk == 0:
             break
         end = load(chunk + 16)
-    store_float(here + 8 * index, following)
+    store_float(here, following)
     return chunk, end, index
 
 
