@@ -80,7 +80,9 @@ def color_symmetric(start: np.ndarray, index: np.ndarray) -> np.ndarray:
     return colors
 
 
-@jit("int64[::1](int64[::1], int64[::1], int64[::1], int64[::1], int64[::1])")
+# Without signatures, so that they compile at their first call and not at import: most programs colour nothing, and numba takes
+# as long for the arrays that these two make as for a quarter of the rest.
+@jit
 def _color_columns(row_start, columns, column_start, rows, order):
     """Return colors (n,), given the pattern by rows and by columns and the order (n,)."""
     n = column_start.size - 1
@@ -98,7 +100,7 @@ def _color_columns(row_start, columns, column_start, rows, order):
     return colors
 
 
-@jit("int64[::1](int64[::1], int64[::1], int64[::1])")
+@jit
 def _color_symmetric(start, index, order):
     """Return colors (n,), given the neighbours of each vertex and the order (n,)."""
     n = start.size - 1
