@@ -1,17 +1,24 @@
 """Functions that are compiled for a gradient first are whole for whoever calls them next."""
 
+import ctypes
 import math
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 import pytest
+from llvmlite import ir
+from numba.core import errors
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 
 import nbad
+from nbad.scalar.linking import linked_once
 
 X = np.array([0.7, 1.3, 0.4])
 
@@ -156,3 +163,30 @@ def test_the_types_of_kernels_are_loaded_with_the_first_derivative_of_one() -> N
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(nbad.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, env=environment)
+
+
+def test_a_function_that_only_a_later_library_calls_was_left_out() -> None:
+    # Calls went to address 0: where a function stands among what another one may call, but the call is optimised away.
+    number = ir.FunctionType(ir.DoubleType(), [])
+
+    def library(name: str, calls: str, libraries: list[Any]) -> Any:
+        made = cpu_target.target_context.codegen().create_library(name)
+        module = made.create_ir_module(name)
+        builder = ir.IRBuilder(ir.Function(module, number, name).append_basic_block())
+        builder.ret(builder.call(ir.Function(module, number, calls), []) if calls else ir.DoubleType()(3.0))
+        made.add_ir_module(module)
+        for one in libraries:
+            made.add_linking_library(one)
+        made.finalize()
+        return made
+
+    with global_compiler_lock:
+        with linked_once():
+            last = library("nbad_test_last", "", [])
+            middle = library("nbad_test_middle", "nbad_test_last", [last])
+            first = library("nbad_test_first", "nbad_test_middle", [last, middle])
+            lost = library("_ZN14nbad_test_lostE", "_ZN17nbad_test_nowhereE", [])
+        address = first.get_pointer_to_function("nbad_test_first")
+        with pytest.raises(errors.LoweringError, match="nbad_test_nowhere"):
+            lost.get_pointer_to_function("_ZN14nbad_test_lostE")
+    assert ctypes.CFUNCTYPE(ctypes.c_double)(address)() == 3.0

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
-from llvmlite.binding import Linkage
+from llvmlite.binding import Linkage, address_of_symbol
 from numba.core import codegen
 from numba.core.environment import lookup_environment
+from numba.core.errors import LoweringError
 from numba.core.registry import cpu_target
 
 __all__ = ["calls_itself", "linked_once"]
@@ -21,6 +22,7 @@ __all__ = ["calls_itself", "linked_once"]
 #: Names of the modules with functions for Python and for C.
 _WRAPPERS = frozenset({"wrapper", "cfunc_wrapper"})
 _ENVIRONMENT = "_ZN08NumbaEnv"
+_MANGLED = "_ZN"
 _UNRESOLVED = codegen.RuntimeLinker.PREFIX
 
 
@@ -59,9 +61,8 @@ class _Late(codegen.JITCodeLibrary):  # type: ignore[misc]
 
     def finalize(self) -> None:
         """Note what is defined; make nothing of it yet."""
-        for one in self._final_module.functions:
-            if not one.is_declaration:
-                _homes[one.name] = self
+        for name in _defined(self._final_module):
+            _homes[name] = self
 
     def get_pointer_to_function(self, name: str) -> Any:
         """Return the address of a function, 0 if it is not of this library."""
@@ -70,10 +71,7 @@ class _Late(codegen.JITCodeLibrary):  # type: ignore[misc]
         return super().get_pointer_to_function(name)
 
     def _defines(self, name: str) -> bool:
-        known = {one.name for module in self._wrappers for one in module.functions if not one.is_declaration}
-        return name in known or any(
-            one.name == name for one in self._final_module.functions if not one.is_declaration
-        )
+        return any(name in _defined(module) for module in [*self._wrappers, self._final_module])
 
     def _finish(self) -> None:
         """Optimise all that is reached, and make machine code of it."""
@@ -81,6 +79,10 @@ class _Late(codegen.JITCodeLibrary):  # type: ignore[misc]
             super().add_ir_module(module)
         self._link()
         super().finalize()
+        for name in sorted(_called(self._final_module)):
+            # LLVM would go on, with calls of address 0.
+            if name.startswith(_MANGLED) and not address_of_symbol(name):
+                raise LoweringError(f"the function {name} is called, and nowhere defined")
         for one in self._final_module.global_variables:
             if one.name.startswith(_ENVIRONMENT):
                 environment = lookup_environment(one.name)
@@ -90,10 +92,25 @@ class _Late(codegen.JITCodeLibrary):  # type: ignore[misc]
     def _link(self) -> None:
         """Link all late libraries that are reached; those that are finished are left to numba."""
         late, finished = _reached(self, self._linking_libraries)
-        for library in late:
-            self._final_module.link_in(_shared(library._final_module))
+        self._take(late, set())
         self._link_recursive(finished)
         self._linking_libraries = finished
+
+    def _take(self, libraries: list[Any], held: set[str]) -> None:
+        """Link libraries; functions that are held also where no call of them is seen.
+
+        The linker takes what is called so far, and leaves the rest of a library: so a library comes again when another one that
+        was linked after it calls what it left.
+        """
+        homes = {name: library for library in libraries for name in _defined(library._final_module)}
+        waiting, missing = libraries, set[str]()
+        while waiting:
+            for library in waiting:
+                module = _shared(library._final_module)
+                _hold(module, held)
+                self._final_module.link_in(module)
+            before, missing = missing, _called(self._final_module) & homes.keys()
+            waiting = list({homes[name]: None for name in sorted(missing)}) if missing != before else []
 
     def _link_recursive(self, finished: list[Any]) -> None:
         """Link what is called by its address only, as what calls itself is: a call that the linker does not see."""
@@ -102,16 +119,13 @@ class _Late(codegen.JITCodeLibrary):  # type: ignore[misc]
             names = [one.name for one in self._final_module.global_variables]
             called = {name[len(_UNRESOLVED) :] for name in names if name.startswith(_UNRESOLVED)}
             _hold(self._final_module, called)
-            defined = {one.name for one in self._final_module.functions if not one.is_declaration}
+            defined = _defined(self._final_module)
             missing = [name for name in sorted(called - defined - linked) if name in _homes]
             if not missing:
                 return
             for name in missing:
                 late, more = _reached(self, [_homes[name]])
-                for library in late:
-                    module = _shared(library._final_module)
-                    _hold(module, {name})
-                    self._final_module.link_in(module)
+                self._take(late, {name})
                 finished += [one for one in more if one not in finished]
             linked.update(missing)
 
@@ -141,6 +155,15 @@ def _reached(whole: Any, libraries: list[Any]) -> tuple[list[Any], list[Any]]:
             late[library] = None
             waiting += library._linking_libraries
     return list(late), list(finished)
+
+
+def _defined(module: Any) -> set[str]:
+    return {one.name for one in module.functions if not one.is_declaration}
+
+
+def _called(module: Any) -> set[str]:
+    """Return the functions of other modules that a module calls."""
+    return {one.name for one in module.functions if one.is_declaration}
 
 
 def _hold(module: Any, names: set[str]) -> None:
