@@ -4,8 +4,10 @@ from typing import Any
 
 import numba
 import numpy as np
+import pytest
 
 import nbad
+from nbad.scalar import interacting
 
 X = np.linspace(0.5, 1.5, 150)
 
@@ -111,3 +113,63 @@ def with_block(x):
 def test_the_hessian_of_what_the_tape_has_no_pairs_for_is_dense() -> None:
     found = nbad.hessian(with_block, sparse=True)(X[:6])
     np.testing.assert_allclose(found.toarray(), nbad.hessian(with_block)(X[:6]), rtol=1e-9, atol=1e-12)
+
+
+@numba.njit
+def spread(x):
+    return np.var(x)
+
+
+@numba.njit
+def product_of_halves(x):
+    n = x.size // 2
+    return np.dot(x[:n], x[n:])
+
+
+@numba.njit
+def solved(x):
+    a = np.eye(2)
+    a[0, 1] = x[0]
+    return np.linalg.solve(a, x[1:])[0]
+
+
+@numba.njit
+def inverted(x):
+    a = np.eye(3)
+    a[0, 1], a[1, 2] = x[0], x[1]
+    return np.linalg.inv(a)[0, 2] + x[2] ** 2
+
+
+@pytest.mark.parametrize(
+    ("kernel", "size"), [(spread, 1030), (product_of_halves, 2200), (solved, 3), (inverted, 3)]
+)
+def test_numbers_that_met_in_another_entry_did_not_interact(kernel: Any, size: int) -> None:
+    x, v = np.linspace(0.5, 1.5, size), np.cos(np.arange(size))
+    found = nbad.hessian(kernel, sparse=True)(x)
+    np.testing.assert_allclose(found @ v, nbad.hvp(kernel)(x, v), rtol=1e-9, atol=1e-9)
+
+
+@numba.njit
+def power(x, n, m):
+    z = np.fft.rfft(x, n)
+    s = 0.0
+    for i in range(m):
+        s += z[i].real * z[i].real + z[i].imag * z[i].imag
+    return s
+
+
+def test_reading_a_tape_with_a_block_wrote_in_front_of_the_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, before, written = interacting._read, 20_000, []
+
+    def guarded(chunk: int, end: int, entry: int, starts: Any, operands: Any, moves: Any) -> bool:
+        longer = np.full(operands.size + before, -7, np.int64)
+        flags = np.zeros(moves.size + before, bool)
+        found = read(chunk, end, entry, starts, longer[before:], flags[before:])
+        written.append(np.count_nonzero(longer[:before] != -7))
+        return bool(found)
+
+    monkeypatch.setattr(interacting, "_read", guarded)
+    for n in (40_000, 40_002, 40_004, 40_006, 40_008):
+        nbad.hessian(lambda x, n=n: nbad.njit(power)(x, n, 3000), sparse=True)(X[:6])
+    assert written
+    assert not any(written)

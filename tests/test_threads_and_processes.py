@@ -489,3 +489,18 @@ def test_kernels_that_print_record_one_at_a_time(monkeypatch: pytest.MonkeyPatch
             np.testing.assert_array_equal(gradient(points[k], 500), expected[k])
 
     in_threads(len(points), work)
+
+
+def test_a_kernel_that_prints_is_not_recorded_within_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient, x, refused = nbad.grad(talking_kernel), np.array([1.0, 2.0]), []
+    expected = gradient(x, 70)
+
+    class Nosy(Slow):
+        def write(self, text: str) -> None:
+            with pytest.raises(RuntimeError, match="talking_kernel is differentiated while a kernel"):
+                gradient(2 * x, 60)
+            refused.append(text)
+
+    monkeypatch.setattr(sys, "stdout", Nosy())
+    np.testing.assert_array_equal(gradient(x, 70), expected)
+    assert refused

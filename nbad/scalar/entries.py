@@ -132,6 +132,8 @@ def _merged(builder: Any, pairs: list[tuple[Any, list[Any]]]) -> list[tuple[Any,
         for i, (other, sums, gone) in enumerate(found):
             same = builder.icmp_unsigned("==", index, other)
             same = builder.and_(builder.call(asks, [same]), same)
+            if gone is not None:  # it is part of another sum, and is not written
+                same = builder.and_(same, builder.not_(gone))
             added = [builder.select(same, builder.fadd(a, b), a) for a, b in zip(sums, floats, strict=True)]
             found[i] = other, added, gone
             dropped = same if dropped is None else builder.or_(dropped, same)

@@ -43,6 +43,7 @@ types: Any = numba_types
 
 __all__ = [
     "active_array",
+    "all_of",
     "combined",
     "combined_two",
     "complex_array",
@@ -298,6 +299,17 @@ def _zero(context: Any, like: Any) -> Any:
 
 
 @intrinsic
+def _moving(context: Any, like: Any) -> Any:
+    """Return a 0 of the type of a number, which moves."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zero = constant(context, builder, like.base, 0.0)
+        return make_dual(context, builder, like, zero, constant(context, builder, like.base, 1.0))
+
+    return like(like), emit
+
+
+@intrinsic
 def _size(context: Any, like: Any) -> Any:
     """Return the bytes of a pair with a partial of the type of a number."""
 
@@ -316,6 +328,29 @@ def _written(context: Any, at: Any, index: Any, partial: Any, like: Any) -> Any:
         return write_pair(builder, args[0], args[1], floats_of(context, builder, like, number))
 
     return types.int64(types.int64, types.int64, types.unliteral(partial), like), emit
+
+
+def all_of(y: Any, a: Any, b: Any) -> Any:
+    """Return a line of one 0 in which all elements of two arrays interact; a number, where a tape does not tell what does.
+
+    What is computed in several entries, with partials that depend on more than their operands, has a term with it.
+    """
+
+
+@overload(all_of)
+def _all_of_overload(y: Any, a: Any, b: Any) -> Any:
+    recorded = any(active_array(x) and isinstance(x.dtype, Active) for x in (a, b))
+
+    def interact(y: Any, a: Any, b: Any) -> Any:
+        made = room(y[:1].copy(), a, b)
+        for k in range(made.size):
+            made[k] = combined_two(0.0 * y[k], a, _moving(y[k]), b, _moving(y[k]))
+        return made
+
+    def nothing(y: Any, a: Any, b: Any) -> Any:
+        return 0.0
+
+    return interact if recorded and isinstance(y.dtype, Dual) else nothing
 
 
 @register_jitable

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nbad._jit import jit
-from nbad.scalar.entries import HEADER, WORD, load, load_float, load_word
+from nbad.scalar.entries import HEADER, PAIRS, WORD, load, load_float, load_word
 from nbad.scalar.sweeping import Tape
 
 __all__ = ["interactions"]
@@ -33,7 +33,7 @@ def _read(chunk: int, end: int, entry: int, starts: Array, operands: Array, move
         begin = chunk + HEADER
         while end > begin:
             pairs = load_word(end - WORD)
-            if pairs == 0:
+            if pairs == 0 or pairs > place:  # a block, or the pairs are not as many as without one
                 return False
             end -= WORD + _WIDTH * pairs
             place -= pairs
@@ -61,6 +61,14 @@ def _look_back(
 
 
 @jit(boundscheck=False)
+def _goes_on(entry: int, inputs: int, starts: Array, operands: Array) -> bool:
+    """Return whether an entry goes on with the one before, which was full."""
+    at = starts[entry]
+    full = at - starts[entry - 1] == PAIRS
+    return bool(full and at < starts[entry + 1] and operands[at] == inputs + entry)
+
+
+@jit(boundscheck=False)
 def _sets(
     inputs: int, starts: Array, operands: Array, moves: Array, reached: Array, needed: Array, most: int
 ) -> tuple[int, Array, Array]:
@@ -78,7 +86,10 @@ def _sets(
             if not (needed[number] if kind == 0 else reached[number]):
                 continue
             before = size if kind == 0 else filled
-            for k in range(starts[entry], starts[entry + 1]):
+            first = entry  # of a long entry, which was written as several: they are one function
+            while kind == 1 and first > 0 and _goes_on(first, inputs, starts, operands):
+                first -= 1
+            for k in range(starts[first], starts[entry + 1]):
                 operand = operands[k]
                 if operand == 0 or (kind == 1 and not moves[k]):
                     continue

@@ -227,6 +227,10 @@ def record(
                     if isinstance(leaves[k], np.ndarray)
                     else type(leaves[k])(tangent)
                 )
+        if _recording._is_owned():  # type: ignore[attr-defined]
+            raise RuntimeError(
+                f"{call.kernel.py_func.__name__} is differentiated while a kernel of this thread records and prints"
+            )
         tape = Tape(inputs)
         try:
             if inputs > LAST:

@@ -10,7 +10,7 @@ import numpy as np
 from numba.core import types as numba_types
 from numba.extending import overload, register_jitable
 
-from nbad.scalar.fields import active_array, combined, combined_two, line, plain, room
+from nbad.scalar.fields import active_array, all_of, combined, combined_two, line, plain, room
 
 #: numba has no annotations.
 types: Any = numba_types
@@ -29,8 +29,9 @@ def _solved(a: Any, b: Any, inverse: Any, y: Any) -> Any:
     moves = room(y, a, b)
     for j in range(y.size):
         moves[j] = combined_two(0.0 * y[j], a[j], -y, b[j : j + 1], 1.0)
+    together = all_of(y, a, b)
     for i in range(y.size):
-        made[i] = combined(y[i], moves, inverse[i])
+        made[i] = combined_two(y[i], moves, inverse[i], together, 0.0)
     return made
 
 
@@ -62,9 +63,10 @@ def _inv(a: Any) -> Any:
         for j in range(y.shape[0]):
             for k in range(y.shape[0]):
                 moves[j, k] = combined(0.0 * y[j, k], a[j], -y[:, k])
+        together = all_of(line(y), a, 0.0)
         for i in range(y.shape[0]):
             for k in range(y.shape[0]):
-                made[i, k] = combined(y[i, k], moves[:, k], y[i])
+                made[i, k] = combined_two(y[i, k], moves[:, k], y[i], together, 0.0)
         return made
 
     return inv if _matrix(a) else None
