@@ -190,3 +190,4 @@ def test_a_function_that_only_a_later_library_calls_was_left_out() -> None:
         with pytest.raises(errors.LoweringError, match="nbad_test_nowhere"):
             lost.get_pointer_to_function("_ZN14nbad_test_lostE")
     assert ctypes.CFUNCTYPE(ctypes.c_double)(address)() == 3.0
+    assert nbad.grad(numba.njit(lambda x: x[0] * x[1]))(X)[0] == X[1]  # the compiler goes on

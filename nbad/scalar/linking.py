@@ -79,15 +79,18 @@ class _Late(codegen.JITCodeLibrary):  # type: ignore[misc]
             super().add_ir_module(module)
         self._link()
         super().finalize()
-        for name in sorted(_called(self._final_module)):
-            # LLVM would go on, with calls of address 0.
-            if name.startswith(_MANGLED) and not address_of_symbol(name):
-                raise LoweringError(f"the function {name} is called, and nowhere defined")
         for one in self._final_module.global_variables:
             if one.name.startswith(_ENVIRONMENT):
                 environment = lookup_environment(one.name)
                 if environment is not None:
                     self._codegen.set_env(one.name, environment)
+
+    def _finalize_final_module(self) -> None:
+        """Make machine code, if all is there: LLVM would go on with calls of address 0, or end the process."""
+        for name in sorted(_called(self._final_module)):
+            if name.startswith(_MANGLED) and not address_of_symbol(name):
+                raise LoweringError(f"the function {name} is called, and nowhere defined")
+        super()._finalize_final_module()
 
     def _link(self) -> None:
         """Link all late libraries that are reached; those that are finished are left to numba."""
