@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from operator import is_
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -253,7 +254,7 @@ class Draws:
     A recording keeps drawn numbers as constants, which nobody expects, so `nbad.compile` warns of it.
     """
 
-    __slots__ = ("_before", "_made")
+    __slots__ = ("__weakref__", "_before", "_made")
 
     def __init__(self) -> None:
         self._before: list[tuple[Any, str, Any]] = []
@@ -296,13 +297,13 @@ class Draws:
         """
         before = _Entropy.taken
         with _Entropy.lock:
-            _Entropy.watchers += 1
+            _Entropy.watchers.add(self)
             _GENERATORS.randbits = _take_entropy
         try:
             yield
         finally:
             with _Entropy.lock:
-                _Entropy.watchers -= 1
+                _Entropy.watchers.discard(self)
                 if not _Entropy.watchers:
                     _GENERATORS.randbits = _Entropy.source
             self._made = _Entropy.taken - before
@@ -325,7 +326,8 @@ class _Entropy:
     """Where NumPy's generators take their seeds from when they are given none, while a recording is watched."""
 
     lock = threading.Lock()
-    watchers = 0
+    #: Weak, so that one whose end a Ctrl-C kept from being noted is not waited for.
+    watchers: ClassVar[weakref.WeakSet[Draws]] = weakref.WeakSet()
     taken = 0
     source: Callable[[int], int] = _GENERATORS.randbits
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import nbad
-from nbad.hidden import Draws, Hidden
+from nbad.hidden import Draws, Hidden, _Entropy
 from nbad.sameness import same
 
 
@@ -510,7 +510,7 @@ def test_drawn_numbers_are_noticed(kind: str) -> None:
 
 @pytest.mark.parametrize("body", ["np.random.default_rng().random()", "np.random.RandomState().rand()"])
 def test_generators_without_a_seed_are_noticed(body: str) -> None:
-    source = np.random.bit_generator.randbits
+    source = _Entropy.source
     draws, other = Draws(), Draws()
     with draws.watched(), other.watched():
         np.random.default_rng(3).random()
@@ -521,3 +521,15 @@ def test_generators_without_a_seed_are_noticed(body: str) -> None:
         assert np.random.bit_generator.randbits is not source
     assert draws.made() == other.made() == "a generator without a seed"
     assert np.random.bit_generator.randbits is source
+
+
+def test_a_watcher_that_was_interrupted_is_not_waited_for() -> None:
+    lost = Draws()
+    _Entropy.watchers.add(lost)  # and Ctrl-C before the rest of `watched`
+    with Draws().watched():
+        pass
+    assert np.random.bit_generator.randbits is not _Entropy.source
+    del lost
+    with Draws().watched():
+        pass
+    assert np.random.bit_generator.randbits is _Entropy.source
