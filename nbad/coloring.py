@@ -81,7 +81,7 @@ def color_symmetric(start: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 # Without signatures, so that they compile at their first call and not at import: most programs colour nothing, and numba takes
-# as long for the arrays that these two make as for a quarter of the rest.
+# as long for these two, mostly for the arrays that they make, as for all the rest.
 @jit
 def _color_columns(row_start, columns, column_start, rows, order):
     """Return colors (n,), given the pattern by rows and by columns and the order (n,)."""

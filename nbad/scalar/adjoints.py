@@ -40,6 +40,7 @@ ENOUGH = 1 << 40
 
 @jit("int64(int64, int64, int64)")
 def _take(page: int, table: int, state: int) -> Any:
+    """Take a free page; return its address, as in the table."""
     at = load(state + NEXT)
     store(state + NEXT, load(at))
     store(state + FREE, load(state + FREE) - 1)
