@@ -20,7 +20,17 @@ from numba.core import cgutils, types
 from nbad._jit import SOURCE_HASH, cfunc, intrinsic
 from nbad.kernels.native import load_int
 
-__all__ = ["BYTES", "GROUP", "RADICES", "WORD", "Vectors", "call", "columns_kernel", "matrix_kernel"]
+__all__ = [
+    "BYTES",
+    "GROUP",
+    "RADICES",
+    "WORD",
+    "Vectors",
+    "call",
+    "columns_kernel",
+    "matrix_kernel",
+    "prefetch",
+]
 
 BYTES = 32
 """Bytes of a vector."""
@@ -254,8 +264,8 @@ def _copy(typing_context: Any, itemsize: Any, source: Any, target: Any, count: A
 
 
 @intrinsic
-def _prefetch(typing_context: Any, address: Any) -> Any:
-    """Ask for the cache line at an address."""
+def prefetch(typing_context: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, which need not be valid."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -321,7 +331,7 @@ def columns_kernel(itemsize: int) -> Any:
                 for p in range(rest):
                     if i == 0 and here_step != w:  # rows as far apart as pages, which nothing else foresees
                         for k in range(radix):
-                            _prefetch(here + (p + AHEAD + k * rest) * here_step * size)
+                            prefetch(here + (p + AHEAD + k * rest) * here_step * size)
                     for q in range(runs):
                         x = here + (q + done * p) * here_step * size
                         y = there + (q + done * radix * p) * there_step * size

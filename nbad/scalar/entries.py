@@ -35,7 +35,6 @@ __all__ = [
     "load_float",
     "load_word",
     "position",
-    "prefetch",
     "push",
     "reserve",
     "store",
@@ -203,21 +202,6 @@ def load_float(context: Any, address: Any) -> Any:
         return _read(builder, args[0], _FLOAT)
 
     return types.float64(types.int64), emit
-
-
-@intrinsic
-def prefetch(context: Any, address: Any) -> Any:
-    """Let the processor fetch what is at an address, which need not be valid."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        form = ir.FunctionType(ir.VoidType(), [kind, number, number, number])
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", [kind], form)
-        # To read it, into the nearest cache, as data.
-        builder.call(fetch, [builder.inttoptr(args[0], kind), number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.none(types.int64), emit
 
 
 @intrinsic

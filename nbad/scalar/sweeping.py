@@ -12,6 +12,7 @@ import numpy as np
 from nbad._jit import jit
 from nbad.config import SETTINGS
 from nbad.kernels import memory
+from nbad.kernels.codelets import prefetch
 from nbad.scalar.adjoints import FREE, LANES, PAGE, SHIFT, Adjoints, leave, page_of
 from nbad.scalar.blocks import block_bytes, free_blocks, pull_block
 from nbad.scalar.entries import (
@@ -23,7 +24,6 @@ from nbad.scalar.entries import (
     load,
     load_float,
     load_word,
-    prefetch,
     store,
     store_float,
 )
